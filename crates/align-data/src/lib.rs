@@ -1,0 +1,1 @@
+//! Preferences, prompts and dialogues: files, templates, tokenizers, batches and a synthetic world.

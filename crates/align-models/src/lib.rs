@@ -1,0 +1,1 @@
+//! Transformers in Hugging Face form: checkpoints, generation, heads and adapters.

@@ -1,0 +1,1 @@
+//! PPO for language models with any reference, any reward and any divergence.

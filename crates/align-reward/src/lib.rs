@@ -1,0 +1,1 @@
+//! Reward models: Bradley-Terry training, scoring and calibration.

@@ -1,0 +1,1 @@
+//! Test doubles and checks for Align: enumerable policies, gradient checks, closeness with reasons.

@@ -1,0 +1,1 @@
+//! Language-model alignment on Burn.
