@@ -1,1 +1,49 @@
-//! Fused operations for transformer training and decoding on Burn, with gradients of their own.
+//! The operations a transformer spends its time in, each fused on the CPU and composed of plain tensor operations
+//! everywhere else.
+//!
+//! Every function takes and gives ordinary [`burn::Tensor`]s. On Burn's Flex device, in f32 and with the feature `flex`, it runs a
+//! kernel of this crate that keeps no large intermediate and brings its own gradient; on any other device or type it is
+//! the composition in [`plain`], which is also what the tests compare with. Nothing else decides: two calls with the
+//! same tensors take the same path.
+//!
+//! | topic | where |
+//! | --- | --- |
+//! | gated and plain activations | [`swiglu`], [`geglu`], [`gelu`], [`Approximation`] |
+//! | normalisation | [`rms_norm`], [`layer_norm`] |
+//! | rotary position embedding | [`RotaryTable`], [`Rotation`], [`rope`] |
+//! | attention over whole sequences | [`attention`], [`AttentionOptions`] |
+//! | decoding from a cache | [`KeyValueCache`], [`cache_attention`] |
+//! | log-probabilities without the logits | [`token_log_probs`], [`HeadOptions`], [`TokenLogProbs`] |
+//! | freed memory stays in the process | [`tune_allocator`] |
+//!
+//! # Agreement
+//! Fused and plain results agree within 2e-6 of the largest value in f32, gradients within 1e-5; the tests state each bound and its reason.
+//! The exponential is our own and within two units in the last place.
+//!
+//! # Shapes
+//! `B` rows, `H` query heads, `G` key heads (`G` divides `H`), `T` queries, `S` keys, `D` head width, `N` tokens, `E` hidden
+//! width, `V` vocabulary. A `mask` is true where a position **counts**.
+
+// The kernels hand raw pointers to `gemm` and share disjoint parts of one output among threads; nothing else in the
+// workspace may.
+#![allow(unsafe_code)]
+
+mod activation;
+mod allocator;
+mod attention;
+mod cache;
+mod device;
+#[cfg(feature = "flex")]
+mod flex;
+mod log_probs;
+mod norm;
+pub mod plain;
+mod rotary;
+
+pub use activation::{Approximation, geglu, gelu, swiglu};
+pub use allocator::tune_allocator;
+pub use attention::{AttentionOptions, attention, cache_attention};
+pub use cache::KeyValueCache;
+pub use log_probs::{HeadOptions, TokenLogProbs, token_log_probs};
+pub use norm::{layer_norm, rms_norm};
+pub use rotary::{RotaryTable, Rotation, rope};
