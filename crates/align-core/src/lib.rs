@@ -1,1 +1,37 @@
-//! The language the Align crates share: batches, traits of policies, rewards and references, divergences, advantages.
+//! The language the Align crates share.
+//!
+//! What is trained is a generic parameter, what is frozen is a boxed trait object; algorithms meet only through the
+//! traits of this crate.
+//!
+//! | topic | where |
+//! | --- | --- |
+//! | token batches, completions, preference pairs | [`TokenBatch`], [`Completions`], [`PreferencePairs`] |
+//! | models | [`CausalLm`], [`Decoder`], [`Policy`], [`Critic`], [`Frozen`] |
+//! | what a regulariser measures from | [`Reference`], [`CachedReference`] |
+//! | judges | [`Reward`], [`Preference`], [`BradleyTerry`], [`RewardFn`], [`PreferenceFn`] |
+//! | saving and restoring | [`Persist`], [`persist`] |
+//! | counter-based randomness | [`Draws`] |
+//!
+//! # Conventions
+//! - `mask` is true where a position **counts**.
+//! - Prompts are padded on the left, responses on the right; every per-token quantity is `[B, R]` over the response.
+//! - Padding holds token id 0 under a false mask, never an index outside the vocabulary.
+//! - Log-probabilities are in nats; `temperature` divides logits and nothing else.
+//! - Data, masks and old log-probabilities live on the plain device; only what is trained records gradients.
+//! - Whatever draws is keyed by counters ([`Draws`]), so batch size and order change nothing.
+
+mod batch;
+pub mod draws;
+mod judge;
+mod lm;
+pub mod log_probs;
+pub mod persist;
+mod reference;
+
+pub use batch::{Completions, PreferencePairs, TokenBatch};
+pub use draws::Draws;
+pub use judge::{BradleyTerry, Preference, PreferenceFn, Reward, RewardFn};
+pub use lm::{CausalLm, Critic, Decoder, Frozen, Policy};
+pub use log_probs::TokenLogProbs;
+pub use persist::{Persist, PersistError};
+pub use reference::{CachedReference, Reference};

@@ -1,0 +1,86 @@
+//! Judges: rewards score one completion, preferences compare two.
+
+use burn::tensor::{Tensor, activation::sigmoid};
+
+use crate::batch::Completions;
+
+/// A judge's number for a completion; higher is better.
+pub trait Reward: Send + Sync {
+    /// Scores every row, as constants.
+    ///
+    /// # Shapes
+    /// → `[B]`, in the reward's own units.
+    fn score(&self, completions: &Completions) -> Tensor<1>;
+}
+
+/// Answers which of two completions of the same prompts is better. Need not come from a score: cycles are allowed.
+pub trait Preference: Send + Sync {
+    /// P(first ≻ second) for every row.
+    ///
+    /// # Shapes
+    /// → `[B]`, in [0, 1].
+    fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1>;
+}
+
+impl<R: Reward + ?Sized> Reward for &R {
+    fn score(&self, completions: &Completions) -> Tensor<1> {
+        (**self).score(completions)
+    }
+}
+
+impl<R: Reward + ?Sized> Reward for Box<R> {
+    fn score(&self, completions: &Completions) -> Tensor<1> {
+        (**self).score(completions)
+    }
+}
+
+impl<R: Reward + ?Sized> Reward for std::sync::Arc<R> {
+    fn score(&self, completions: &Completions) -> Tensor<1> {
+        (**self).score(completions)
+    }
+}
+
+impl<P: Preference + ?Sized> Preference for &P {
+    fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
+        (**self).prefer(first, second)
+    }
+}
+
+impl<P: Preference + ?Sized> Preference for Box<P> {
+    fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
+        (**self).prefer(first, second)
+    }
+}
+
+/// A reward read as a preference: `P(a ≻ b) = σ(r(a) − r(b))`.
+///
+/// # Source
+/// Bradley and Terry 1952, "Rank analysis of incomplete block designs", Biometrika 39.
+#[derive(Clone, Debug)]
+pub struct BradleyTerry<R>(pub R);
+
+impl<R: Reward> Preference for BradleyTerry<R> {
+    fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
+        sigmoid(self.0.score(first) - self.0.score(second))
+    }
+}
+
+/// A closure as a reward.
+#[derive(Clone, Debug)]
+pub struct RewardFn<F>(pub F);
+
+impl<F: Fn(&Completions) -> Tensor<1> + Send + Sync> Reward for RewardFn<F> {
+    fn score(&self, completions: &Completions) -> Tensor<1> {
+        (self.0)(completions)
+    }
+}
+
+/// A closure as a preference.
+#[derive(Clone, Debug)]
+pub struct PreferenceFn<F>(pub F);
+
+impl<F: Fn(&Completions, &Completions) -> Tensor<1> + Send + Sync> Preference for PreferenceFn<F> {
+    fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
+        (self.0)(first, second)
+    }
+}
