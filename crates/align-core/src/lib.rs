@@ -8,7 +8,10 @@
 //! | token batches, completions, preference pairs | [`TokenBatch`], [`Completions`], [`PreferencePairs`] |
 //! | models | [`CausalLm`], [`Decoder`], [`Policy`], [`Critic`], [`Frozen`] |
 //! | what a regulariser measures from | [`Reference`], [`CachedReference`] |
+//! | distances and their weights | [`Divergence`], [`divergence`], [`Regularizer`] |
 //! | judges | [`Reward`], [`Preference`], [`BradleyTerry`], [`RewardFn`], [`PreferenceFn`] |
+//! | from rewards to advantages | [`advantages`] |
+//! | reductions over a mask, selection, checked numbers | [`masked`], [`selection`], [`number`] |
 //! | saving and restoring | [`Persist`], [`persist`] |
 //! | counter-based randomness | [`Draws`] |
 //!
@@ -20,18 +23,27 @@
 //! - Data, masks and old log-probabilities live on the plain device; only what is trained records gradients.
 //! - Whatever draws is keyed by counters ([`Draws`]), so batch size and order change nothing.
 
+pub mod advantages;
 mod batch;
+pub mod divergence;
 pub mod draws;
 mod judge;
 mod lm;
 pub mod log_probs;
+pub mod masked;
+pub mod number;
 pub mod persist;
 mod reference;
+pub mod regularizer;
+pub mod selection;
+pub mod shape;
 
 pub use batch::{Completions, PreferencePairs, TokenBatch};
+pub use divergence::Divergence;
 pub use draws::Draws;
 pub use judge::{BradleyTerry, Preference, PreferenceFn, Reward, RewardFn};
 pub use lm::{CausalLm, Critic, Decoder, Frozen, Policy};
 pub use log_probs::TokenLogProbs;
 pub use persist::{Persist, PersistError};
 pub use reference::{CachedReference, Reference};
+pub use regularizer::{Regularizer, RegularizerConfig};
