@@ -1,1 +1,42 @@
 //! Averages of weights: soups of modules and of checkpoint folders, with checks that they make sense.
+//!
+//! A soup θ = Σ_k w_k θ_k averages models that were fine-tuned from one pretrained ancestor. SALSA is PPO whose
+//! reference is the soup of two such models. The soup of models that do *not* share a basin is nonsense of the right
+//! shape, so this crate checks what can be checked before it averages and offers a [`HealthGate`] for the rest.
+//!
+//! Two levels, one arithmetic ([`weighted_mean`], sums in f64 and one cast at the end):
+//!
+//! - modules in memory: [`average`], [`uniform`], [`lerp`], [`Ema`], [`task_vectors`];
+//! - checkpoint folders on disk: [`soup_folders`], which streams, so that memory does not grow with the models.
+//!
+//! Parameters are matched by their path in the module (or their name in the file), never by generated identifiers.
+//! Floats are averaged; integers and booleans must be equal; quantised weights and LoRA factors in files are refused,
+//! adapters of modules are merged into their weights first, since the mean of factors is not the mean of updates.
+//!
+//! # Source
+//! Wortsman et al. 2022, "Model soups", <https://arxiv.org/abs/2203.05482>; Chegini et al. 2024, "SALSA",
+//! <https://arxiv.org/abs/2411.01798>.
+
+mod average;
+mod checkpoint;
+mod ema;
+mod error;
+mod health;
+mod interpolate;
+mod mix;
+mod parameters;
+mod task_vector;
+mod weights;
+
+pub use average::{average, uniform};
+pub use checkpoint::{
+    IngredientReport, Progress, SoupOptions, SoupReport, SoupWarning, checkpoint_id, soup_folders,
+    soup_folders_observed, task_vectors_of_folders,
+};
+pub use ema::Ema;
+pub use error::{Ingredient, SoupError, WeightError};
+pub use health::{Health, HealthGate};
+pub use interpolate::lerp;
+pub use mix::{FloatDtype, UnknownDtype, weighted_mean};
+pub use task_vector::{TaskVectors, task_vectors};
+pub use weights::Weights;

@@ -1,0 +1,150 @@
+//! Work on tensors in blocks, on every thread of the pool.
+//!
+//! A block is read, worked on and written by one thread, so reading, arithmetic and writing of different blocks
+//! overlap, and memory is a few blocks per thread whatever the size of the models.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::open::{Folder, TensorEntry};
+use crate::error::SoupError;
+use crate::mix::decode_into;
+use crate::task_vector::{Sums, TaskVectors};
+
+/// Values of a block: what two ingredients and the result take of it stays in the second-level cache.
+pub(crate) const BLOCK: u64 = 1 << 16;
+
+/// A piece of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    /// Position of the tensor in the plan.
+    pub(crate) tensor: usize,
+    /// First value.
+    pub(crate) start: u64,
+    /// Number of values.
+    pub(crate) values: u64,
+}
+
+/// All blocks of tensors with so many values, in order.
+pub(crate) fn blocks(tensors: impl Iterator<Item = u64>) -> Vec<Block> {
+    tensors
+        .enumerate()
+        .flat_map(|(tensor, total)| {
+            (0..total).step_by(BLOCK as usize).map(move |start| Block {
+                tensor,
+                start,
+                values: BLOCK.min(total - start),
+            })
+        })
+        .collect()
+}
+
+/// Reads a block of a tensor into `buffer`, resized to fit.
+pub(crate) fn read_block(
+    folder: &Folder,
+    tensor: &TensorEntry,
+    block: &Block,
+    buffer: &mut Vec<u8>,
+) -> Result<(), SoupError> {
+    let size = tensor.dtype.bitsize() as u64 / 8;
+    buffer.resize((block.values * size) as usize, 0);
+    folder.read(tensor, block.start * size, buffer)
+}
+
+/// Hands the blocks to all threads of the pool, in order; each thread keeps a state of its own. The first error stops
+/// all threads.
+pub(crate) fn for_each_block<S: Default + Send>(
+    blocks: &[Block],
+    work: impl Fn(usize, &Block, &mut S) -> Result<(), SoupError> + Sync,
+) -> Result<Vec<S>, SoupError> {
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    rayon::broadcast(|_| {
+        let mut state = S::default();
+        while !stop.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(block) = blocks.get(index) else { break };
+            if let Err(error) = work(index, block, &mut state) {
+                stop.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(state)
+    })
+    .into_iter()
+    .collect()
+}
+
+/// Fingerprint of a block's bytes.
+pub(crate) fn fingerprint(bytes: &[u8]) -> u128 {
+    xxh3_128(bytes)
+}
+
+/// The identity of a set of weights: SHA-256 over each tensor's name, type, shape and block fingerprints, by name.
+/// Sharding, order in the file, metadata and configuration do not enter.
+///
+/// The fingerprints are xxh3, at memory speed: they tell models apart, they do not resist an adversary.
+pub(crate) fn identity(tensors: &[TensorEntry], fingerprints: &[(Block, u128)]) -> String {
+    let mut of_tensor: Vec<Vec<(u64, u128)>> = vec![Vec::new(); tensors.len()];
+    for (block, fingerprint) in fingerprints {
+        of_tensor[block.tensor].push((block.start, *fingerprint));
+    }
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by(|&a, &b| tensors[a].name.cmp(&tensors[b].name));
+    let mut hash = Sha256::new();
+    for index in order {
+        let tensor = &tensors[index];
+        let description = format!("{:?} {} {:?}\n", tensor.name, tensor.dtype, tensor.shape);
+        hash.update(description.as_bytes());
+        of_tensor[index].sort_unstable();
+        for (_, fingerprint) in &of_tensor[index] {
+            hash.update(fingerprint.to_le_bytes());
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The identity of a folder's weights, as recorded for the ingredients of a soup and expected as `ancestor`.
+pub(crate) fn folder_identity(folder: &Folder) -> Result<String, SoupError> {
+    #[derive(Default)]
+    struct State {
+        buffer: Vec<u8>,
+        fingerprints: Vec<(Block, u128)>,
+    }
+    let blocks = blocks(folder.tensors.iter().map(TensorEntry::values));
+    let states = for_each_block(&blocks, |_, block, state: &mut State| {
+        read_block(folder, &folder.tensors[block.tensor], block, &mut state.buffer)?;
+        state.fingerprints.push((*block, fingerprint(&state.buffer)));
+        Ok(())
+    })?;
+    let fingerprints: Vec<(Block, u128)> = states.into_iter().flat_map(|state| state.fingerprints).collect();
+    Ok(identity(&folder.tensors, &fingerprints))
+}
+
+/// Compares the task vectors of two folders with the same tensors as `base`.
+pub(crate) fn folder_task_vectors(base: &Folder, tuned: [&Folder; 2]) -> Result<TaskVectors, SoupError> {
+    #[derive(Default)]
+    struct State {
+        buffer: Vec<u8>,
+        values: [Vec<f64>; 3],
+        /// Kept by block and added in order: the sum must not depend on which thread took which block.
+        sums: Vec<(usize, Sums)>,
+    }
+    let floats: Vec<&TensorEntry> = base.tensors.iter().filter(|tensor| tensor.float().is_some()).collect();
+    let blocks = blocks(floats.iter().map(|tensor| tensor.values()));
+    let states = for_each_block(&blocks, |index, block, state: &mut State| {
+        for (folder, values) in [base, tuned[0], tuned[1]].into_iter().zip(&mut state.values) {
+            let tensor = folder.tensor(&floats[block.tensor].name).expect("tensors were compared");
+            read_block(folder, tensor, block, &mut state.buffer)?;
+            decode_into(tensor.float().expect("types were compared"), &state.buffer, values);
+        }
+        let mut sums = Sums::default();
+        sums.add(&state.values[0], &state.values[1], &state.values[2]);
+        state.sums.push((index, sums));
+        Ok(())
+    })?;
+    let mut sums: Vec<(usize, Sums)> = states.into_iter().flat_map(|state| state.sums).collect();
+    sums.sort_unstable_by_key(|(index, _)| *index);
+    Ok(sums.into_iter().fold(Sums::default(), |total, (_, sums)| total.merge(sums)).into())
+}
