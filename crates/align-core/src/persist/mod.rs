@@ -2,10 +2,21 @@
 //!
 //! Files are written beside their destination, flushed to disk and renamed; a crash at any moment leaves either the old
 //! state or the new one, never half of each.
+//!
+//! | what | how |
+//! | --- | --- |
+//! | one file | [`replace_file`] |
+//! | a folder of files that belong together | [`replace_folder`], and [`recover_folder`] before reading it |
+//! | the parameters of any Burn module | [`write_module`], [`read_module`] |
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+mod module;
+mod replace;
+
+use std::io;
 use std::path::{Path, PathBuf};
+
+pub use module::{read_module, write_module};
+pub use replace::{recover_folder, replace_file, replace_folder};
 
 /// Something that can be written into a folder and read back from it, bit for bit.
 pub trait Persist: Sized {
@@ -54,6 +65,40 @@ pub enum PersistError {
         /// What was there.
         found: String,
     },
+    /// The file holds the tensors of another structure.
+    #[error("{} is of another structure: missing {missing:?}, surplus {surplus:?}", path.display())]
+    Names {
+        /// The file.
+        path: PathBuf,
+        /// Parameters without a tensor in the file.
+        missing: Vec<String>,
+        /// Tensors in the file without a parameter.
+        surplus: Vec<String>,
+    },
+    /// A tensor has another shape.
+    #[error("{}: tensor `{name}` has shape {found:?}, expected {expected:?}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The parameter.
+        name: String,
+        /// The parameter's shape.
+        expected: Vec<usize>,
+        /// The file's shape.
+        found: Vec<usize>,
+    },
+    /// A tensor has another element type.
+    #[error("{}: tensor `{name}` has type {found}, expected {expected}", path.display())]
+    Type {
+        /// The file.
+        path: PathBuf,
+        /// The parameter.
+        name: String,
+        /// The parameter's type.
+        expected: String,
+        /// The file's type.
+        found: String,
+    },
     /// A model's own form of checkpoint failed.
     #[error("cannot save or restore the model in {}", path.display())]
     Model {
@@ -75,64 +120,4 @@ impl PersistError {
     pub fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::Read { path: path.to_owned(), source }
     }
-}
-
-/// Writes a file beside `path`, flushes it and renames it into place.
-///
-/// # Errors
-/// If writing fails; the old file, if any, is untouched and the new one is removed.
-pub fn replace_file(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> Result<(), PersistError> {
-    let beside = beside(path);
-    let result = (|| {
-        let mut file = BufWriter::new(File::create(&beside)?);
-        write(&mut file)?;
-        file.flush()?;
-        file.get_ref().sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    result.map_err(|source| {
-        let _ = fs::remove_file(&beside);
-        PersistError::Write { path: path.to_owned(), source }
-    })
-}
-
-/// Fills a folder beside `path` and renames it into place; a folder that stood there is replaced as a whole.
-///
-/// # Errors
-/// If filling fails; the old folder, if any, is untouched and the new one is removed.
-pub fn replace_folder<E: From<PersistError>>(
-    path: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<(), E> {
-    let beside = beside(path);
-    let filled = (|| {
-        if beside.exists() {
-            fs::remove_dir_all(&beside).map_err(PersistError::write(&beside))?;
-        }
-        fs::create_dir_all(&beside).map_err(PersistError::write(&beside))?;
-        fill(&beside)?;
-        if path.exists() {
-            let old = path.with_extension("old.tmp");
-            fs::rename(path, &old).map_err(PersistError::write(path))?;
-            fs::rename(&beside, path).map_err(PersistError::write(path))?;
-            fs::remove_dir_all(&old).map_err(PersistError::write(&old))?;
-        } else {
-            fs::rename(&beside, path).map_err(PersistError::write(path))?;
-        }
-        Ok(())
-    })();
-    if filled.is_err() {
-        let _ = fs::remove_dir_all(&beside);
-    }
-    filled
-}
-
-/// `name.tmp` in the same folder, so that the rename stays on one file system.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    path.with_file_name(name)
 }
