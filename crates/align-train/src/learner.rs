@@ -164,7 +164,7 @@ impl<M: Module> Learner<M> {
             metrics.set(format!("lr/{}", group.name), rate);
         }
 
-        let scale = clip_factor(norm, self.config.max_grad_norm) / gradients.weight;
+        let scale = clip_factor(norm, self.config.max_grad_norm.get()) / gradients.weight;
         let model = self.model.take().expect("the model is absent only inside `apply`");
         let (config, moments) = (&self.config, &mut self.moments);
         let (step, total) = (self.steps, self.total_steps);

@@ -1,5 +1,6 @@
 //! How the learning rate moves over a run.
 
+use align_core::number::UnitInterval;
 use serde::{Deserialize, Serialize};
 
 /// A factor on the learning rate, as a pure function of the step.
@@ -21,8 +22,8 @@ pub enum Schedule {
         #[serde(default)]
         warmup: u64,
         /// The fraction of the learning rate at the end.
-        #[serde(default)]
-        floor: f64,
+        #[serde(default = "zero")]
+        floor: UnitInterval,
     },
     /// Half a cosine from the full rate to `floor` (Loshchilov, Hutter 2017, <https://arxiv.org/abs/1608.03983>).
     Cosine {
@@ -30,8 +31,8 @@ pub enum Schedule {
         #[serde(default)]
         warmup: u64,
         /// The fraction of the learning rate at the end.
-        #[serde(default)]
-        floor: f64,
+        #[serde(default = "zero")]
+        floor: UnitInterval,
     },
 }
 
@@ -42,7 +43,7 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The factor at `step` (from 0) of `total` steps, in [0, 1] for a floor in [0, 1].
+    /// The factor at `step` (from 0) of `total` steps, in [0, 1].
     ///
     /// After `total` steps the factor stays at the floor.
     pub fn factor(&self, step: u64, total: u64) -> f64 {
@@ -54,10 +55,14 @@ impl Schedule {
         let progress = ((step - warmup) as f64 / span as f64).min(1.0);
         match *self {
             Self::Constant { .. } => 1.0,
-            Self::Linear { floor, .. } => floor + (1.0 - floor) * (1.0 - progress),
+            Self::Linear { floor, .. } => floor.get() + (1.0 - floor.get()) * (1.0 - progress),
             Self::Cosine { floor, .. } => {
-                floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+                floor.get() + (1.0 - floor.get()) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
             }
         }
     }
+}
+
+fn zero() -> UnitInterval {
+    UnitInterval::literal(0.0)
 }
