@@ -1,14 +1,21 @@
 //! Transformers in Hugging Face form: checkpoints, generation, heads and adapters.
 
-mod generate;
-mod processors;
-mod sampler;
-mod softmax;
-mod stop;
+mod attention;
+mod backbone;
+mod cache;
+pub mod checkpoint;
+pub mod config;
+mod lora;
+mod mlp;
+mod pretrained;
+pub mod rope;
+mod transformer;
+mod weights;
 
-pub use generate::{
-    Event, GenerateError, GenerateOptions, Generated, Generation, Prompt, generate, generate_watched,
-};
-pub use processors::{History, MinNewTokens, MinP, Processor, RepetitionPenalty, Temperature, TopK, TopP};
-pub use sampler::{Chain, Drawn, Greedy, Pick, Sampler, SamplingConfig, SamplingError, raw_log_prob};
-pub use stop::{Detokenize, FinishReason, cut_at_stop_string};
+pub use attention::Attention;
+pub use backbone::{Backbone, Layer};
+pub use checkpoint::{CheckpointError, SaveOptions};
+pub use config::{ConfigError, Family, HfConfig, TransformerConfig};
+pub use lora::Adapter;
+pub use mlp::{Mlp, Norm, Projection};
+pub use transformer::Transformer;
