@@ -14,6 +14,7 @@
 //! | attention over whole sequences | [`attention`], [`AttentionOptions`] |
 //! | decoding from a cache | [`KeyValueCache`], [`cache_attention`] |
 //! | log-probabilities without the logits | [`token_log_probs`], [`HeadOptions`], [`TokenLogProbs`] |
+//! | whether the kernels serve a tensor | [`is_fused`] |
 //! | freed memory stays in the process | [`tune_allocator`] |
 //!
 //! # Agreement
@@ -44,6 +45,7 @@ pub use activation::{Approximation, geglu, gelu, swiglu};
 pub use allocator::tune_allocator;
 pub use attention::{AttentionOptions, attention, cache_attention};
 pub use cache::KeyValueCache;
+pub use device::is_fused;
 pub use log_probs::{HeadOptions, TokenLogProbs, token_log_probs};
 pub use norm::{layer_norm, rms_norm};
 pub use rotary::{RotaryTable, Rotation, rope};

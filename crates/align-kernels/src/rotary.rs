@@ -1,7 +1,7 @@
 //! Rotary position embedding, in the rotate-half form of Hugging Face checkpoints.
 
 use burn::Tensor;
-use burn::tensor::{Device, Int, TensorData};
+use burn::tensor::{DType, Device, Int, TensorData};
 
 use crate::plain;
 
@@ -79,6 +79,11 @@ impl Rotation {
     pub fn new(cos: Tensor<3>, sin: Tensor<3>) -> Self {
         assert_eq!(cos.dims(), sin.dims(), "Rotation::new: cos and sin must have the same shape");
         Self { cos: cos.without_autodiff(), sin: sin.without_autodiff() }
+    }
+
+    /// The angles in another precision, for a model that computes in it.
+    pub fn cast(self, dtype: DType) -> Self {
+        Self { cos: self.cos.cast(dtype), sin: self.sin.cast(dtype) }
     }
 
     /// `[B or 1, T, R/2]`.

@@ -1,44 +1,168 @@
-//! The kernels for Burn's Flex device.
+//! The kernels for Burn's Flex device, one file an operation.
+//!
+//! Every tensor that enters here is f32. [`KernelOps`] routes a call to the kernel itself or, on an autodiff device, to the
+//! kernel with its backward pass recorded; both live in the operation's file.
+
+mod activation;
+mod attention;
+mod attention_backward;
+mod buffer;
+mod cache_attention;
+mod lanes;
+mod log_probs;
+mod norm;
+mod rotary;
+
+use std::sync::Arc;
 
 use burn::Tensor;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bool, Int};
 
-use crate::{Approximation, AttentionOptions, HeadOptions, KeyValueCache, Rotation, TokenLogProbs, plain};
+use crate::{AttentionOptions, HeadOptions, Rotation, TokenLogProbs};
 
-/// An elementwise function of the kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
-    /// `x·σ(x)`.
-    Silu,
-    /// GELU with the error function.
-    GeluExact,
-    /// GELU with the tanh approximation.
-    GeluTanh,
+pub(crate) use activation::Activation;
+pub(crate) use cache_attention::cache_attention;
+
+use attention::View;
+use log_probs::Head;
+use norm::Norm;
+
+/// A tensor of an autodiff device.
+type Recorded<C> = FloatTensor<Autodiff<Flex, C>>;
+
+/// The fused operations, as a backend provides them.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait KernelOps: Backend {
+    /// `activation(gate)·up`.
+    fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
+
+    /// `activation(x)`.
+    fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
+
+    /// Root-mean-square or layer normalisation over the last dimension.
+    fn normalise(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        norm: Norm,
+    ) -> FloatTensor<Self>;
+
+    /// Rotary embedding; the angles are constants.
+    fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Attention over whole sequences.
+    fn attend(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        view: View,
+    ) -> FloatTensor<Self>;
+
+    /// Log-probabilities of the targets in `head`, and entropies, which are constants.
+    fn score(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        head: Head,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-impl From<Approximation> for Activation {
-    fn from(approximation: Approximation) -> Self {
-        match approximation {
-            Approximation::Exact => Self::GeluExact,
-            Approximation::Tanh => Self::GeluTanh,
-        }
+impl KernelOps for Flex {
+    fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        activation::gated(gate, up, activation)
+    }
+
+    fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        activation::activate(x, activation)
+    }
+
+    fn normalise(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        norm: Norm,
+    ) -> FloatTensor<Self> {
+        norm::normalise(x, weight, bias, norm)
+    }
+
+    fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        rotary::rotate(x, cos, sin)
+    }
+
+    fn attend(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        view: View,
+    ) -> FloatTensor<Self> {
+        attention::attend(q, k, v, &view).0
+    }
+
+    fn score(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        head: Head,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let scores = log_probs::score(hidden, weight, bias, &head);
+        (scores.log_probs, scores.entropies)
+    }
+}
+
+impl<C: CheckpointStrategy> KernelOps for Autodiff<Flex, C> {
+    fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        activation::gated_recorded::<C>(gate, up, activation)
+    }
+
+    fn activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        activation::activate_recorded::<C>(x, activation)
+    }
+
+    fn normalise(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        norm: Norm,
+    ) -> FloatTensor<Self> {
+        norm::normalise_recorded::<C>(x, weight, bias, norm)
+    }
+
+    fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        rotary::rotate_recorded::<C>(x, cos, sin)
+    }
+
+    fn attend(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        view: View,
+    ) -> FloatTensor<Self> {
+        attention_backward::attend_recorded::<C>(q, k, v, view)
+    }
+
+    fn score(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        head: Head,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        log_probs::score_recorded::<C>(hidden, weight, bias, head)
     }
 }
 
 pub(crate) fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, activation: Activation) -> Tensor<D> {
-    match activation {
-        Activation::Silu => plain::swiglu(gate, up),
-        Activation::GeluExact => plain::gelu(gate, Approximation::Exact) * up,
-        Activation::GeluTanh => plain::geglu(gate, up),
-    }
+    Tensor::from_dispatch(<Dispatch as KernelOps>::gated(
+        gate.into_dispatch(),
+        up.into_dispatch(),
+        activation,
+    ))
 }
 
 pub(crate) fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
-    match activation {
-        Activation::Silu => burn::tensor::activation::silu(x),
-        Activation::GeluExact => plain::gelu(x, Approximation::Exact),
-        Activation::GeluTanh => plain::gelu(x, Approximation::Tanh),
-    }
+    Tensor::from_dispatch(<Dispatch as KernelOps>::activate(x.into_dispatch(), activation))
 }
 
 pub(crate) fn rms_norm<const D: usize>(
@@ -47,7 +171,8 @@ pub(crate) fn rms_norm<const D: usize>(
     epsilon: f64,
     offset: f64,
 ) -> Tensor<D> {
-    plain::rms_norm(x, weight, epsilon, offset)
+    let norm = Norm { centred: false, epsilon: epsilon as f32, offset: offset as f32 };
+    normalise(x, weight, None, norm)
 }
 
 pub(crate) fn layer_norm<const D: usize>(
@@ -56,11 +181,28 @@ pub(crate) fn layer_norm<const D: usize>(
     bias: Option<Tensor<1>>,
     epsilon: f64,
 ) -> Tensor<D> {
-    plain::layer_norm(x, weight, bias, epsilon)
+    let norm = Norm { centred: true, epsilon: epsilon as f32, offset: 0.0 };
+    normalise(x, weight, bias, norm)
+}
+
+fn normalise<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Option<Tensor<1>>,
+    norm: Norm,
+) -> Tensor<D> {
+    let bias = or_zeros(bias, &weight);
+    Tensor::from_dispatch(<Dispatch as KernelOps>::normalise(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        norm,
+    ))
 }
 
 pub(crate) fn rope(x: Tensor<4>, rotation: &Rotation) -> Tensor<4> {
-    plain::rope(x, rotation)
+    let (cos, sin) = (rotation.cos.clone().into_dispatch(), rotation.sin.clone().into_dispatch());
+    Tensor::from_dispatch(<Dispatch as KernelOps>::rotate(x.into_dispatch(), cos, sin))
 }
 
 pub(crate) fn attention(
@@ -70,19 +212,45 @@ pub(crate) fn attention(
     mask: Option<&Tensor<2, Bool>>,
     options: &AttentionOptions,
 ) -> Tensor<4> {
-    plain::attention(q, k, v, mask, options)
-}
-
-pub(crate) fn cache_attention(q: Tensor<4>, cache: &KeyValueCache, options: &AttentionOptions) -> Tensor<4> {
-    plain::cache_attention(q, cache, options)
+    let view = View { options: *options, mask: mask.map(host_mask) };
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as KernelOps>::attend(q, k, v, view))
 }
 
 pub(crate) fn token_log_probs(
     hidden: Tensor<2>,
-    head: Tensor<2>,
+    weight: Tensor<2>,
     bias: Option<Tensor<1>>,
     targets: Tensor<1, Int>,
     options: &HeadOptions,
 ) -> TokenLogProbs {
-    plain::token_log_probs(hidden, head, bias, targets, options)
+    let v = weight.dims()[0];
+    let targets: Vec<usize> = targets.into_data().iter::<i64>().map(|target| checked(target, v)).collect();
+    let head = Head { targets: targets.into(), options: *options };
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([v], &weight.device().without_autodiff()));
+    let (log_probs, entropies) = <Dispatch as KernelOps>::score(
+        hidden.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        head,
+    );
+    TokenLogProbs {
+        log_probs: Tensor::from_dispatch(log_probs),
+        entropies: Tensor::<1>::from_dispatch(entropies).without_autodiff(),
+    }
+}
+
+fn checked(target: i64, v: usize) -> usize {
+    match usize::try_from(target) {
+        Ok(target) if target < v => target,
+        _ => panic!("token_log_probs: target {target} is outside the vocabulary of {v}; use 0 and a mask"),
+    }
+}
+
+fn or_zeros(bias: Option<Tensor<1>>, weight: &Tensor<1>) -> Tensor<1> {
+    bias.unwrap_or_else(|| Tensor::zeros(weight.dims(), &weight.device().without_autodiff()))
+}
+
+fn host_mask(mask: &Tensor<2, Bool>) -> Arc<[bool]> {
+    mask.to_data().iter::<bool>().collect()
 }
