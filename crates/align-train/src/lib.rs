@@ -11,6 +11,26 @@
 //! An optimizer step divides the **sum** of the loss over all its microbatches by the number of tokens (or pairs) that
 //! count in all of them, so that microbatches are a matter of memory and nothing else. Everything random is keyed by
 //! seed and step, so a checkpoint holds weights, moments and counts, and resuming gives the same bits.
+//!
+//! # Examples
+//! Fine-tuning a table of next-token scores on one completion, over and over:
+//! ```
+//! use align_core::Completions;
+//! use align_testkit::{BigramLm, device, train_device};
+//! use align_train::{BatchesFn, Console, Learner, NextToken, OptimizerConfig, RunPlan, Supervised, evaluate, run};
+//!
+//! let batch = Completions::from_rows(&[vec![0]], &[vec![1, 2, 0]], &device());
+//! let model = BigramLm::independent(&[0.0; 3], &train_device());
+//! let config = OptimizerConfig { learning_rate: 0.1.try_into()?, ..OptimizerConfig::default() };
+//! let data = batch.clone();
+//! let mut tuning =
+//!     Supervised::new(Learner::new(model, config, 50)?, NextToken, BatchesFn(move |_| Ok(vec![data.clone()])));
+//!
+//! run(&mut tuning, &RunPlan::new(50), &mut [&mut Console::every(25)])?;
+//! let metrics = evaluate(tuning.learner().model(), &NextToken, &[batch])?;
+//! assert!(metrics.get("perplexity").unwrap() < 1.2); // from 3
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod adamw;
 pub mod checkpoint;

@@ -24,6 +24,11 @@ impl Progress {
         }
         Self { bar, shown: shown.iter().map(|&name| name.to_owned()).collect() }
     }
+
+    /// The bar itself, to print lines above it.
+    pub fn bar(&self) -> &ProgressBar {
+        &self.bar
+    }
 }
 
 impl Observer for Progress {

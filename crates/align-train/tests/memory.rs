@@ -15,8 +15,8 @@ fn resident() -> f64 {
 #[test]
 fn memory_is_flat_over_five_hundred_steps() {
     // A table of 256 × 256: weights, gradient and moments are 256 KiB each, and so is every intermediate of the update.
-    // One tensor kept by mistake at each step would be 125 MiB after 500; the bound is a tenth of that, and some
-    // forty times what the allocator was seen to wander.
+    // One tensor kept by mistake at each step would be 125 MiB after 500; the bound is a tenth of that. What was seen is
+    // less than a page.
     let model = BigramLm::random(256, &Draws::new(1), &train_device());
     let mut learner = Learner::new(model, OptimizerConfig::default(), 600).unwrap();
     let batch = Completions::from_rows(

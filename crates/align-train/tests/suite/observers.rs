@@ -153,7 +153,7 @@ fn masked(data: &[u8]) -> [u8; 4] {
         .collect();
     let crc =
         !data.iter().fold(!0u32, |crc, &byte| table[((crc ^ u32::from(byte)) & 0xFF) as usize] ^ (crc >> 8));
-    ((crc >> 15) | (crc << 17)).wrapping_add(0xA282_EAD8).to_le_bytes()
+    crc.rotate_right(15).wrapping_add(0xA282_EAD8).to_le_bytes()
 }
 
 #[test]
@@ -233,4 +233,14 @@ fn every_iteration_is_timed() {
     run(&mut fine_tuning(3), &RunPlan::new(3), &mut [&mut watch]).unwrap();
     assert_eq!(seconds.len(), 3);
     assert!(seconds.iter().all(|&time| time > 0.0 && time < 60.0), "{seconds:?}");
+}
+
+#[test]
+#[cfg(feature = "progress")]
+fn the_bar_stands_where_the_run_stands() {
+    let mut progress = align_train::Progress::new("sft", &["loss", "absent"]);
+    run(&mut fine_tuning(9), &RunPlan::new(6).from(4), &mut [&mut progress]).unwrap();
+    let bar = progress.bar();
+    assert_eq!((bar.position(), bar.length()), (6, Some(6)));
+    assert!(bar.message().starts_with(" · loss ") && !bar.message().contains("absent"), "{}", bar.message());
 }
