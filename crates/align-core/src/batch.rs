@@ -145,6 +145,23 @@ impl Completions {
     }
 }
 
+/// Rows to imitate: of a dialogue with several turns, only what the assistant says is learnt.
+#[derive(Clone, Debug)]
+pub struct Demonstrations {
+    /// What is read.
+    pub completions: Completions,
+    /// Where predicting the response token counts, `[B, R]`; never where `completions.response.mask` is false.
+    pub counts: Tensor<2, Bool>,
+}
+
+impl From<Completions> for Demonstrations {
+    /// Every response token counts.
+    fn from(completions: Completions) -> Self {
+        let counts = completions.response.mask.clone();
+        Self { completions, counts }
+    }
+}
+
 /// Labelled pairs: the completion that was preferred and the one that was not, of the same prompts.
 #[derive(Clone, Debug)]
 pub struct PreferencePairs {

@@ -84,3 +84,16 @@ impl<F: Fn(&Completions, &Completions) -> Tensor<1> + Send + Sync> Preference fo
         (self.0)(first, second)
     }
 }
+
+/// The share of comparisons won, a tie counting half: `(wins + ½ ties) / (wins + ties + losses)`.
+///
+/// # Panics
+/// With no comparison at all.
+///
+/// # Source
+/// Chegini et al. 2024, section 4, <https://arxiv.org/abs/2411.01798>.
+pub fn adjusted_win_rate(wins: usize, ties: usize, losses: usize) -> f64 {
+    let comparisons = wins + ties + losses;
+    assert!(comparisons > 0, "a win rate needs at least one comparison");
+    (wins as f64 + ties as f64 / 2.0) / comparisons as f64
+}

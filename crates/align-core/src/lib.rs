@@ -9,7 +9,7 @@
 //! | models | [`CausalLm`], [`Decoder`], [`Policy`], [`Critic`], [`Frozen`] |
 //! | what a regulariser measures from | [`Reference`], [`CachedReference`] |
 //! | distances and their weights | [`Divergence`], [`divergence`], [`Regularizer`] |
-//! | judges | [`Reward`], [`Preference`], [`BradleyTerry`], [`RewardFn`], [`PreferenceFn`] |
+//! | judges | [`Reward`], [`Preference`], [`BradleyTerry`], [`RewardFn`], [`PreferenceFn`], [`adjusted_win_rate`] |
 //! | from rewards to advantages | [`advantages`] |
 //! | reductions over a mask, selection, checked numbers | [`masked`], [`selection`], [`number`] |
 //! | saving and restoring | [`Persist`], [`persist`] |
@@ -38,10 +38,10 @@ pub mod regularizer;
 pub mod selection;
 pub mod shape;
 
-pub use batch::{Completions, PreferencePairs, TokenBatch};
+pub use batch::{Completions, Demonstrations, PreferencePairs, TokenBatch};
 pub use divergence::Divergence;
 pub use draws::Draws;
-pub use judge::{BradleyTerry, Preference, PreferenceFn, Reward, RewardFn};
+pub use judge::{BradleyTerry, Preference, PreferenceFn, Reward, RewardFn, adjusted_win_rate};
 pub use lm::{CausalLm, Critic, Decoder, Frozen, Policy};
 pub use log_probs::TokenLogProbs;
 pub use persist::{Persist, PersistError};

@@ -9,6 +9,7 @@
 //! | gradients against finite differences | [`gradcheck`] |
 //! | proptest strategies | [`strategies`] |
 //! | sampling statistics | [`statistics`] |
+//! | the task on which SALSA's claim is checked | [`salsa_task`] |
 //! | reference tensors and shared data | [`fixtures`], [`shared`] |
 
 mod assert;
@@ -18,6 +19,7 @@ mod device;
 mod enumeration;
 pub mod fixtures;
 pub mod gradcheck;
+pub mod salsa_task;
 pub mod statistics;
 pub mod strategies;
 mod tensors;
