@@ -122,7 +122,11 @@ impl Average<'_> {
             );
         if let Some(index) = non_finite.iter().position(|&count| count > 0) {
             let count = non_finite[index];
-            return Err(SoupError::NonFiniteParameter { path: path.to_owned(), ingredient: index.into(), count });
+            return Err(SoupError::NonFiniteParameter {
+                path: path.to_owned(),
+                ingredient: index.into(),
+                count,
+            });
         }
         if overflow > 0 {
             return Err(SoupError::Overflow { path: path.to_owned(), dtype, count: overflow });
@@ -203,7 +207,8 @@ impl ModuleMapper for Average<'_> {
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
         let path = self.path.join();
-        let equal = self.expect_equal(&path, |parameters| parameters.tensor::<Tensor<D, Int>>(&path).into_data());
+        let equal =
+            self.expect_equal(&path, |parameters| parameters.tensor::<Tensor<D, Int>>(&path).into_data());
         self.keep(equal);
         let (old, tensor, mapper) = param.consume();
         Param::from_mapped_value(self.rename(old, &path).0, tensor, mapper)
@@ -211,7 +216,8 @@ impl ModuleMapper for Average<'_> {
 
     fn map_bool<const D: usize>(&mut self, param: Param<Tensor<D, Bool>>) -> Param<Tensor<D, Bool>> {
         let path = self.path.join();
-        let equal = self.expect_equal(&path, |parameters| parameters.tensor::<Tensor<D, Bool>>(&path).into_data());
+        let equal =
+            self.expect_equal(&path, |parameters| parameters.tensor::<Tensor<D, Bool>>(&path).into_data());
         self.keep(equal);
         let (old, tensor, mapper) = param.consume();
         Param::from_mapped_value(self.rename(old, &path).0, tensor, mapper)

@@ -116,7 +116,8 @@ impl ModuleMapper for Put<'_> {
     follow_the_path!();
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let average: Tensor<D> = self.average.get(&self.path.join()).expect("the average has the template's paths");
+        let average: Tensor<D> =
+            self.average.get(&self.path.join()).expect("the average has the template's paths");
         let (id, old, mapper): (ParamId, Tensor<D>, _) = param.consume();
         Param::from_mapped_value(id, average.cast(old.dtype()), mapper)
     }

@@ -50,7 +50,9 @@ pub enum WeightError {
         value: f64,
     },
     /// A weight is below zero.
-    #[error("weights[{index}] must not be negative, found {value}; extrapolation is `Weights::extrapolating`")]
+    #[error(
+        "weights[{index}] must not be negative, found {value}; extrapolation is `Weights::extrapolating`"
+    )]
     Negative {
         /// Position in the list.
         index: usize,
@@ -58,7 +60,9 @@ pub enum WeightError {
         value: f64,
     },
     /// The weights do not sum to one.
-    #[error("weights must sum to 1 within 1e-6, found a sum of {sum}; `Weights::normalized` divides by the sum")]
+    #[error(
+        "weights must sum to 1 within 1e-6, found a sum of {sum}; `Weights::normalized` divides by the sum"
+    )]
     Sum {
         /// What they sum to.
         sum: f64,
@@ -78,7 +82,9 @@ pub enum WeightError {
         weights: usize,
     },
     /// An interpolation weight is outside the segment.
-    #[error("alpha must be in [0, 1], found {alpha}; extrapolation is `average` with `Weights::extrapolating`")]
+    #[error(
+        "alpha must be in [0, 1], found {alpha}; extrapolation is `average` with `Weights::extrapolating`"
+    )]
     Alpha {
         /// The interpolation weight.
         alpha: f64,
@@ -109,7 +115,9 @@ pub enum SoupError {
     },
 
     /// One ingredient has a parameter that another lacks.
-    #[error("parameter `{path}` is in {present_in} and missing in {missing_in}; a soup needs models of one architecture")]
+    #[error(
+        "parameter `{path}` is in {present_in} and missing in {missing_in}; a soup needs models of one architecture"
+    )]
     IngredientMismatch {
         /// The parameter.
         path: String,
@@ -131,7 +139,9 @@ pub enum SoupError {
         ingredient: Ingredient,
     },
     /// A parameter is a float in one ingredient and something else in another.
-    #[error("parameter `{path}` of {ingredient} has type {found}, the first ingredient has {expected}; only floats are averaged, with floats")]
+    #[error(
+        "parameter `{path}` of {ingredient} has type {found}, the first ingredient has {expected}; only floats are averaged, with floats"
+    )]
     KindMismatch {
         /// The parameter.
         path: String,
@@ -143,7 +153,9 @@ pub enum SoupError {
         ingredient: Ingredient,
     },
     /// A parameter holds NaN or infinity.
-    #[error("parameter `{path}` of {ingredient} holds {count} values that are not finite; averaging would hide a broken model")]
+    #[error(
+        "parameter `{path}` of {ingredient} holds {count} values that are not finite; averaging would hide a broken model"
+    )]
     NonFiniteParameter {
         /// The parameter.
         path: String,
@@ -153,7 +165,9 @@ pub enum SoupError {
         count: u64,
     },
     /// The average does not fit the type it is to be written in.
-    #[error("{count} values of the averaged parameter `{path}` overflow {dtype}; choose a type with a larger range")]
+    #[error(
+        "{count} values of the averaged parameter `{path}` overflow {dtype}; choose a type with a larger range"
+    )]
     Overflow {
         /// The parameter.
         path: String,
@@ -163,7 +177,9 @@ pub enum SoupError {
         count: u64,
     },
     /// Integers and booleans must agree: they are never averaged.
-    #[error("parameter `{path}` is not a float and differs between the first ingredient and {ingredient}; such values must be equal")]
+    #[error(
+        "parameter `{path}` is not a float and differs between the first ingredient and {ingredient}; such values must be equal"
+    )]
     ConstantDiffers {
         /// The parameter.
         path: String,
@@ -171,7 +187,9 @@ pub enum SoupError {
         ingredient: Ingredient,
     },
     /// Two paths share one parameter in the first ingredient and hold different values in another.
-    #[error("parameters `{path}` and `{tied_to}` are tied in the first ingredient and differ in {ingredient}")]
+    #[error(
+        "parameters `{path}` and `{tied_to}` are tied in the first ingredient and differ in {ingredient}"
+    )]
     TieBroken {
         /// The later path.
         path: String,
@@ -197,14 +215,18 @@ pub enum SoupError {
         ingredient: Ingredient,
     },
     /// Low-rank factors cannot be averaged one by one.
-    #[error("{ingredient} holds LoRA factors (adapter_config.json); the mean of factors is not the mean of updates, merge the adapter into its base first")]
+    #[error(
+        "{ingredient} holds LoRA factors (adapter_config.json); the mean of factors is not the mean of updates, merge the adapter into its base first"
+    )]
     Adapter {
         /// Whose factors they are.
         ingredient: Ingredient,
     },
 
     /// The configurations describe different models.
-    #[error("config.json of {ingredient} has {key} = {found}, the first ingredient has {expected}; models of different configurations do not average (override with allow_different_configs)")]
+    #[error(
+        "config.json of {ingredient} has {key} = {found}, the first ingredient has {expected}; models of different configurations do not average (override with allow_different_configs)"
+    )]
     ConfigMismatch {
         /// The key.
         key: String,
@@ -216,7 +238,9 @@ pub enum SoupError {
         ingredient: Ingredient,
     },
     /// The tokenizers differ.
-    #[error("{file} of {ingredient} differs from the first ingredient's; rows of the embeddings would mean different tokens (override with allow_different_tokenizers)")]
+    #[error(
+        "{file} of {ingredient} differs from the first ingredient's; rows of the embeddings would mean different tokens (override with allow_different_tokenizers)"
+    )]
     TokenizerMismatch {
         /// The tokenizer's file.
         file: String,
@@ -224,7 +248,9 @@ pub enum SoupError {
         ingredient: Ingredient,
     },
     /// The ingredients were not tuned from one base.
-    #[error("{ingredient} descends from {found}, the first ingredient that names an ancestor from {expected}; models of different ancestors do not average (override with allow_different_ancestors)")]
+    #[error(
+        "{ingredient} descends from {found}, the first ingredient that names an ancestor from {expected}; models of different ancestors do not average (override with allow_different_ancestors)"
+    )]
     DifferentAncestors {
         /// The ancestor the others name.
         expected: String,
@@ -357,8 +383,8 @@ pub enum SoupError {
 /// The most frequent cause of a shape that differs: a token added to one vocabulary (mergekit issues 47 and 139).
 fn vocabulary_hint(path: &str, expected: &[usize], found: &[usize]) -> &'static str {
     let rows = ["embed", "wte", "lm_head", "embd", "output", "score"];
-    let differs_in_one = expected.len() == found.len()
-        && expected.iter().zip(found).filter(|(a, b)| a != b).count() == 1;
+    let differs_in_one =
+        expected.len() == found.len() && expected.iter().zip(found).filter(|(a, b)| a != b).count() == 1;
     if differs_in_one && rows.iter().any(|row| path.contains(row)) {
         "; the vocabularies seem to differ, often by an added pad or special token: give every ingredient the same \
          tokenizer and the same number of embedding and output rows"

@@ -65,8 +65,12 @@ impl HealthGate {
         // `f64::max` would drop a NaN; an ingredient that cannot be judged fails the gate.
         let worst = ingredients.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let worst = if ingredients.iter().any(|nll| nll.is_nan()) { f64::NAN } else { worst };
-        let health =
-            Health { soup, ingredients: ingredients.to_vec(), excess: soup - worst, tolerance: self.tolerance };
+        let health = Health {
+            soup,
+            ingredients: ingredients.to_vec(),
+            excess: soup - worst,
+            tolerance: self.tolerance,
+        };
         let finite = soup.is_finite() && ingredients.iter().all(|nll| nll.is_finite());
         if finite && health.excess <= self.tolerance { Ok(health) } else { Err(SoupError::Unhealthy(health)) }
     }

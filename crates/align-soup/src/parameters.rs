@@ -168,7 +168,14 @@ struct Collect {
 }
 
 impl Collect {
-    fn push<T: Clone + Send + 'static>(&mut self, id: ParamId, kind: Kind, dtype: DType, shape: Vec<usize>, tensor: T) {
+    fn push<T: Clone + Send + 'static>(
+        &mut self,
+        id: ParamId,
+        kind: Kind,
+        dtype: DType,
+        shape: Vec<usize>,
+        tensor: T,
+    ) {
         let path = self.path.join();
         self.found.order.push(path.clone());
         self.found.entries.insert(path.clone(), Entry { id, kind, dtype, shape });

@@ -17,10 +17,26 @@ const PRINTED: f64 = 1e-8;
 fn linear_soups_of_vectors_have_the_printed_digits() {
     let mean = |vectors: &[&[f64]], weights: Weights| weighted_mean(vectors, &weights).unwrap();
     assert_close(&mean(&[&A, &B], Weights::new(&[0.5, 0.5]).unwrap()), &[0.2, -0.1, 0.5, -0.05], PRINTED);
-    assert_close(&mean(&[&A, &B], Weights::new(&[0.25, 0.75]).unwrap()), &[0.25, 0.05, -0.25, -0.10], PRINTED);
-    assert_close(&mean(&[&A, &B], Weights::normalized(&[1.0, 3.0]).unwrap()), &[0.25, 0.05, -0.25, -0.10], PRINTED);
-    assert_close(&mean(&[&A, &B, &C], Weights::uniform(3).unwrap()), &[0.06666667, 0.13333333, 0.5, 0.05], PRINTED);
-    assert_close(&mean(&[&A, &B, &C], Weights::new(&[0.2, 0.3, 0.5]).unwrap()), &[0.01, 0.28, 0.35, 0.09], PRINTED);
+    assert_close(
+        &mean(&[&A, &B], Weights::new(&[0.25, 0.75]).unwrap()),
+        &[0.25, 0.05, -0.25, -0.10],
+        PRINTED,
+    );
+    assert_close(
+        &mean(&[&A, &B], Weights::normalized(&[1.0, 3.0]).unwrap()),
+        &[0.25, 0.05, -0.25, -0.10],
+        PRINTED,
+    );
+    assert_close(
+        &mean(&[&A, &B, &C], Weights::uniform(3).unwrap()),
+        &[0.06666667, 0.13333333, 0.5, 0.05],
+        PRINTED,
+    );
+    assert_close(
+        &mean(&[&A, &B, &C], Weights::new(&[0.2, 0.3, 0.5]).unwrap()),
+        &[0.01, 0.28, 0.35, 0.09],
+        PRINTED,
+    );
 }
 
 #[test]
@@ -31,7 +47,11 @@ fn linear_soups_of_modules_have_the_printed_digits() {
     assert_close(&floats(&average(&ab, &[0.5, 0.5]).unwrap()), &with_bias([0.2, -0.1, 0.5, -0.05]), PRINTED);
     assert_close(&floats(&lerp(&a, &b, 0.25).unwrap()), &with_bias([0.25, 0.05, -0.25, -0.10]), PRINTED);
     let normalized = Weights::normalized(&[1.0, 3.0]).unwrap();
-    assert_close(&floats(&average(&ab, normalized).unwrap()), &with_bias([0.25, 0.05, -0.25, -0.10]), PRINTED);
+    assert_close(
+        &floats(&average(&ab, normalized).unwrap()),
+        &with_bias([0.25, 0.05, -0.25, -0.10]),
+        PRINTED,
+    );
     let all = [a, b, c];
     let expected = with_bias([0.06666667, 0.13333333, 0.5, 0.05]);
     assert_close(&floats(&uniform(&all).unwrap()), &expected, PRINTED);

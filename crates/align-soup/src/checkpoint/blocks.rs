@@ -76,15 +76,42 @@ pub(crate) fn for_each_block<S: Default + Send>(
     .collect()
 }
 
-/// Fingerprint of a block's bytes.
+/// Lanes of a fingerprint: enough that its multiplications overlap.
+const HASH_LANES: usize = 64;
+/// An odd multiplier, so that no step of a lane forgets (the first prime of xxHash32).
+const MULTIPLIER: u32 = 0x9e37_79b1;
+
+/// Fingerprint of a block's bytes: 64 interleaved polynomials modulo 2³² over its words, then xxh3 over these, the
+/// remaining bytes and the length. A change of one word always changes the lanes, and the whole runs at the speed of
+/// the cache, several times that of xxh3 compiled for the oldest vector instructions.
 pub(crate) fn fingerprint(bytes: &[u8]) -> u128 {
-    xxh3_128(bytes)
+    struct Lanes<'a>(&'a [[u8; 4 * HASH_LANES]]);
+    impl pulp::WithSimd for Lanes<'_> {
+        type Output = [u32; HASH_LANES];
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+            let mut lanes = [0u32; HASH_LANES];
+            for words in self.0 {
+                for (lane, word) in lanes.iter_mut().zip(words.as_chunks().0) {
+                    *lane = lane.wrapping_mul(MULTIPLIER).wrapping_add(u32::from_le_bytes(*word));
+                }
+            }
+            lanes
+        }
+    }
+    let (rows, rest) = bytes.as_chunks();
+    let lanes = pulp::Arch::new().dispatch(Lanes(rows));
+    let mut summary: Vec<u8> = lanes.iter().flat_map(|lane| lane.to_le_bytes()).collect();
+    summary.extend_from_slice(rest);
+    summary.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    xxh3_128(&summary)
 }
 
 /// The identity of a set of weights: SHA-256 over each tensor's name, type, shape and block fingerprints, by name.
 /// Sharding, order in the file, metadata and configuration do not enter.
 ///
-/// The fingerprints are xxh3, at memory speed: they tell models apart, they do not resist an adversary.
+/// The fingerprints are fast checksums: they tell models apart, they do not resist an adversary.
 pub(crate) fn identity(tensors: &[TensorEntry], fingerprints: &[(Block, u128)]) -> String {
     let mut of_tensor: Vec<Vec<(u64, u128)>> = vec![Vec::new(); tensors.len()];
     for (block, fingerprint) in fingerprints {

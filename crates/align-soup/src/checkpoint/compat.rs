@@ -96,7 +96,8 @@ pub(crate) fn expect_same_config(first: &Folder, other: &Folder) -> Result<(), S
 fn comparable(config: &Map<String, Value>) -> BTreeMap<String, Value> {
     let mut keys = BTreeMap::new();
     for (key, value) in config {
-        let training_only = key.ends_with("dropout") || key.ends_with("pdrop") || IGNORED_KEYS.contains(&key.as_str());
+        let training_only =
+            key.ends_with("dropout") || key.ends_with("pdrop") || IGNORED_KEYS.contains(&key.as_str());
         match (key.as_str(), value) {
             _ if training_only || value.is_null() => {}
             ("rope_theta", value) => {
@@ -141,10 +142,16 @@ pub(crate) fn expect_same_tokenizer(
         let (a, b) = (read_optional(&first.path.join(file))?, read_optional(&other.path.join(file))?);
         match (a, b) {
             (Some(a), Some(b)) if !same_tokenizer(&a, &b) => {
-                return Err(SoupError::TokenizerMismatch { file: file.to_owned(), ingredient: other.who.clone() });
+                return Err(SoupError::TokenizerMismatch {
+                    file: file.to_owned(),
+                    ingredient: other.who.clone(),
+                });
             }
             (Some(_), None) | (None, Some(_)) => {
-                warnings.push(SoupWarning::TokenizerUnknown { file: file.to_owned(), ingredient: other.who.clone() });
+                warnings.push(SoupWarning::TokenizerUnknown {
+                    file: file.to_owned(),
+                    ingredient: other.who.clone(),
+                });
             }
             _ => {}
         }

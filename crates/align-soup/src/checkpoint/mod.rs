@@ -201,8 +201,11 @@ pub fn task_vectors_of_folders(
 
 /// Opens folders and compares their tensors with the first one's.
 fn open_all(paths: &[&Path]) -> Result<Vec<Folder>, SoupError> {
-    let folders =
-        paths.iter().enumerate().map(|(index, path)| Folder::open(path, index)).collect::<Result<Vec<_>, _>>()?;
+    let folders = paths
+        .iter()
+        .enumerate()
+        .map(|(index, path)| Folder::open(path, index))
+        .collect::<Result<Vec<_>, _>>()?;
     for other in &folders[1..] {
         compat::expect_same_tensors(&folders[0], other)?;
     }
@@ -225,11 +228,17 @@ fn recipe(ingredients: &[IngredientReport], ancestor: Option<&str>) -> Value {
     json!({ "method": "linear", "ancestor": ancestor, "ingredients": ingredients })
 }
 
-fn warn_of_copies(folders: &[Folder], weights: &Weights, streamed: &Streamed, warnings: &mut Vec<SoupWarning>) {
+fn warn_of_copies(
+    folders: &[Folder],
+    weights: &Weights,
+    streamed: &Streamed,
+    warnings: &mut Vec<SoupWarning>,
+) {
     for (folder, _) in folders.iter().zip(&streamed.identical).skip(1).filter(|(_, identical)| **identical) {
         warnings.push(SoupWarning::Identical { ingredient: folder.who.clone() });
     }
-    let mut counting = streamed.ingredients.iter().zip(weights.as_slice()).filter(|(_, weight)| **weight != 0.0);
+    let mut counting =
+        streamed.ingredients.iter().zip(weights.as_slice()).filter(|(_, weight)| **weight != 0.0);
     let first = counting.next();
     if counting.all(|(id, _)| first.is_some_and(|(first, _)| first == id)) {
         warnings.push(SoupWarning::EqualsIngredient);

@@ -182,8 +182,8 @@ impl Folder {
         let mut header = vec![0u8; length as usize];
         file.read_exact(&mut header).map_err(read)?;
         // Checks that offsets are contiguous and agree with shapes and types.
-        let header: Metadata =
-            serde_json::from_slice(&header).map_err(|source| SoupError::Header { path: path.clone(), source })?;
+        let header: Metadata = serde_json::from_slice(&header)
+            .map_err(|source| SoupError::Header { path: path.clone(), source })?;
         let expected = 8 + length + header.data_len() as u64;
         if expected != file_length {
             return Err(SoupError::FileLength { path, expected, found: file_length });
@@ -232,7 +232,9 @@ fn is_plain_name(name: &str) -> bool {
 /// Parses a JSON file; `None` if there is none.
 pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, SoupError> {
     let Some(text) = read_optional(path)? else { return Ok(None) };
-    serde_json::from_slice(&text).map(Some).map_err(|source| SoupError::Json { path: path.to_owned(), source })
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|source| SoupError::Json { path: path.to_owned(), source })
 }
 
 /// Reads a whole small file; `None` if there is none.

@@ -36,7 +36,11 @@ pub(crate) struct Partial {
 impl Partial {
     /// Begins a folder that is to appear at `destination`. An existing empty folder is taken over; another one only
     /// if it is a checkpoint and `overwrite` says so.
-    pub(crate) fn begin(destination: &Path, overwrite: bool, ingredients: &[&Path]) -> Result<Self, SoupError> {
+    pub(crate) fn begin(
+        destination: &Path,
+        overwrite: bool,
+        ingredients: &[&Path],
+    ) -> Result<Self, SoupError> {
         let write = |source| SoupError::Write { path: destination.to_owned(), source };
         let name = destination.file_name().ok_or_else(|| write(io::ErrorKind::InvalidInput.into()))?;
         let parent = match destination.parent() {
@@ -78,9 +82,8 @@ impl Partial {
     /// Writes a small file into the folder.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), SoupError> {
         let path = self.path.join(name);
-        let written = fs::write(&path, bytes).and_then(|()| {
-            if self.replaces { File::open(&path)?.sync_all() } else { Ok(()) }
-        });
+        let written = fs::write(&path, bytes)
+            .and_then(|()| if self.replaces { File::open(&path)?.sync_all() } else { Ok(()) });
         written.map_err(|source| SoupError::Write { path, source })
     }
 

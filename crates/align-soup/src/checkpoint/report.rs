@@ -125,18 +125,28 @@ impl fmt::Display for SoupWarning {
             Self::EqualsIngredient => {
                 f.write_str("the soup equals an ingredient; as a reference it makes the run plain PPO")
             }
-            Self::Identical { ingredient } => write!(f, "{ingredient} equals the first ingredient bit for bit"),
+            Self::Identical { ingredient } => {
+                write!(f, "{ingredient} equals the first ingredient bit for bit")
+            }
             Self::UnknownAncestor { ingredient } => write!(
                 f,
                 "{ingredient} names no ancestor (`ancestor` in align.json); whether it shares one with the others is \
                  unknown, check the soup's loss on held-out data"
             ),
-            Self::DifferentAncestor { ingredient } => write!(f, "{ingredient} descends from another ancestor"),
+            Self::DifferentAncestor { ingredient } => {
+                write!(f, "{ingredient} descends from another ancestor")
+            }
             Self::TokenizerUnknown { file, ingredient } => {
-                write!(f, "{file} is in only one of the first ingredient and {ingredient}; it was not compared")
+                write!(
+                    f,
+                    "{file} is in only one of the first ingredient and {ingredient}; it was not compared"
+                )
             }
             Self::ChatTemplateDiffers { ingredient } => {
-                write!(f, "the chat template of {ingredient} differs from the first ingredient's, which is copied")
+                write!(
+                    f,
+                    "the chat template of {ingredient} differs from the first ingredient's, which is copied"
+                )
             }
         }
     }

@@ -30,7 +30,9 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), SoupError> {
-        self.sink.write_at(bytes, offset).map_err(|source| SoupError::Write { path: self.path.clone(), source })
+        self.sink
+            .write_at(bytes, offset)
+            .map_err(|source| SoupError::Write { path: self.path.clone(), source })
     }
 }
 
@@ -112,7 +114,8 @@ pub(crate) fn stream(
     let gathered = |k: usize| -> Vec<(Block, u128)> {
         states.iter().filter_map(|state| state.fingerprints.get(k)).flatten().copied().collect()
     };
-    let sources = |k: usize| -> Vec<TensorEntry> { plan.tensors.iter().map(|p| p.sources[k].clone()).collect() };
+    let sources =
+        |k: usize| -> Vec<TensorEntry> { plan.tensors.iter().map(|p| p.sources[k].clone()).collect() };
     let results: Vec<TensorEntry> = plan.tensors.iter().map(|planned| planned.tensor.clone()).collect();
     Ok(Streamed {
         ingredients: (0..folders.len()).map(|k| identity(&sources(k), &gathered(k))).collect(),

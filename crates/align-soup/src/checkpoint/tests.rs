@@ -19,7 +19,9 @@ struct FullDisk {
 
 impl Sink for FullDisk {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let room = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes.len() as u64));
+        let room = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes.len() as u64));
         if room.is_err() {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -57,13 +59,15 @@ fn a_full_disk_leaves_the_old_checkpoint_and_nothing_half_written() {
         };
         let options = SoupOptions { overwrite: true, ..SoupOptions::default() };
         let weights = Weights::uniform(2).unwrap();
-        let error = soup_with(&[&a, &b], &weights, &options, &out, &|_| ControlFlow::Continue(()), &create).unwrap_err();
+        let error = soup_with(&[&a, &b], &weights, &options, &out, &|_| ControlFlow::Continue(()), &create)
+            .unwrap_err();
 
         let SoupError::Write { path, source } = &error else { panic!("{error}") };
         assert!(path.ends_with("model.safetensors"), "{error}");
         assert_eq!(source.kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(out.join("model.safetensors")).unwrap(), before);
-        let mut left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut left: Vec<_> =
+            fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["a", "b", "out"]);
     }

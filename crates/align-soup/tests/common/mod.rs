@@ -118,9 +118,9 @@ pub fn tensors(list: &[(&str, Raw)]) -> Tensors {
 }
 
 fn write_file(path: &Path, tensors: &Tensors) {
-    let views = tensors
-        .iter()
-        .map(|(name, raw)| (name.clone(), TensorView::new(raw.dtype, raw.shape.clone(), &raw.bytes).unwrap()));
+    let views = tensors.iter().map(|(name, raw)| {
+        (name.clone(), TensorView::new(raw.dtype, raw.shape.clone(), &raw.bytes).unwrap())
+    });
     safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, path).unwrap();
 }
 
@@ -144,7 +144,10 @@ pub fn sharded_checkpoint(root: &Path, name: &str, groups: &[Tensors]) -> PathBu
         write_file(&path.join(&shard), group);
         weight_map.extend(group.keys().map(|name| (name.clone(), json!(shard))));
     }
-    write_json(&path.join("model.safetensors.index.json"), &json!({ "metadata": {}, "weight_map": weight_map }));
+    write_json(
+        &path.join("model.safetensors.index.json"),
+        &json!({ "metadata": {}, "weight_map": weight_map }),
+    );
     path
 }
 
@@ -171,7 +174,8 @@ pub fn read(path: &Path) -> Tensors {
         if path.extension().is_some_and(|extension| extension == "safetensors") {
             let bytes = fs::read(&path).unwrap();
             for (name, view) in safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors() {
-                let raw = Raw { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: view.data().to_vec() };
+                let raw =
+                    Raw { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: view.data().to_vec() };
                 assert!(found.insert(name, raw).is_none(), "a tensor in two shards");
             }
         }
