@@ -139,7 +139,7 @@ pub(crate) struct Source<'a> {
 }
 
 /// Writes Σ_k w_k x_k into `out`, counts each source's values that are not finite into `non_finite`, and returns how
-/// many finite means became infinite in `dtype`.
+/// many means are not finite in `dtype`: more than can be finite if no source is to blame.
 ///
 /// # Panics
 /// If the lengths do not describe the same number of values.
@@ -170,29 +170,32 @@ impl pulp::WithSimd for Mix<'_> {
     }
 }
 
-/// Loops here do one thing each, over slices in the first-level cache: this is what the compiler turns into vectors.
 #[inline(always)]
 fn mix_lanes(sources: &[Source<'_>], dtype: FloatDtype, out: &mut [u8], non_finite: &mut [u64]) -> u64 {
     let mut sums = [0.0f64; LANES];
-    let mut values = [0.0f64; LANES];
     let mut narrow = [0.0f32; LANES];
     let mut overflow = 0;
     for (block, out) in out.chunks_mut(LANES * dtype.size()).enumerate() {
         let count = out.len() / dtype.size();
-        let (sums, values, narrow) = (&mut sums[..count], &mut values[..count], &mut narrow[..count]);
-        let mut begun = false;
-        for (source, bad) in sources.iter().zip(non_finite.iter_mut()) {
+        let (sums, narrow) = (&mut sums[..count], &mut narrow[..count]);
+        let share = |source: &Source<'_>| {
             let size = source.dtype.size();
-            let start = block * LANES * size;
-            decode(source.dtype, &source.bytes[start..start + count * size], values, narrow);
-            *bad += count_non_finite(values);
-            // A weight of zero is read for its values that are not finite, and left out of the sum.
-            if source.weight != 0.0 {
-                add_scaled(sums, values, source.weight, begun);
-                begun = true;
+            block * LANES * size..(block * LANES + count) * size
+        };
+        let mut begun = false;
+        for source in sources.iter().filter(|source| source.weight != 0.0) {
+            add_bytes(sums, source.dtype, &source.bytes[share(source)], source.weight, begun, narrow);
+            begun = true;
+        }
+        let infinite = encode(sums, dtype, out, narrow);
+        overflow += infinite;
+        // A value that is not finite makes its sum so too; only then, or without a weight, must one look for it.
+        for (source, bad) in sources.iter().zip(non_finite.iter_mut()) {
+            if infinite > 0 || source.weight == 0.0 {
+                add_bytes(sums, source.dtype, &source.bytes[share(source)], 1.0, false, narrow);
+                *bad += count_non_finite(sums);
             }
         }
-        overflow += encode(sums, dtype, out, narrow);
     }
     overflow
 }
@@ -206,34 +209,57 @@ fn count_non_finite(values: &[f64]) -> u64 {
     count
 }
 
+/// [`add_scaled`] of values as they are stored.
 #[inline(always)]
-fn decode(dtype: FloatDtype, bytes: &[u8], values: &mut [f64], narrow: &mut [f32]) {
+fn add_bytes(
+    sums: &mut [f64],
+    dtype: FloatDtype,
+    bytes: &[u8],
+    weight: f64,
+    begun: bool,
+    narrow: &mut [f32],
+) {
     match dtype {
-        FloatDtype::F64 => {
-            for (value, word) in values.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f64::from_le_bytes(*word);
-            }
-        }
-        FloatDtype::F32 => {
-            for (value, word) in values.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f64::from(f32::from_le_bytes(*word));
-            }
-        }
-        FloatDtype::BF16 => {
-            for (value, word) in values.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f64::from(f32::from_bits(u32::from(u16::from_le_bytes(*word)) << 16));
-            }
-        }
+        FloatDtype::F64 => add_words(sums, bytes, weight, begun, f64::from_le_bytes),
+        FloatDtype::F32 => add_words(sums, bytes, weight, begun, |word| f64::from(f32::from_le_bytes(word))),
+        FloatDtype::BF16 => add_words(sums, bytes, weight, begun, |word| {
+            f64::from(f32::from_bits(u32::from(u16::from_le_bytes(word)) << 16))
+        }),
         FloatDtype::F16 => {
             let mut bits = [0u16; LANES];
-            let bits = &mut bits[..values.len()];
+            let bits = &mut bits[..sums.len()];
             for (bits, word) in bits.iter_mut().zip(bytes.as_chunks().0) {
                 *bits = u16::from_le_bytes(*word);
             }
             bits.reinterpret_cast::<f16>().convert_to_f32_slice(narrow);
-            for (value, narrow) in values.iter_mut().zip(narrow) {
-                *value = f64::from(*narrow);
+            if begun {
+                for (sum, &value) in sums.iter_mut().zip(narrow.iter()) {
+                    *sum += weight * f64::from(value);
+                }
+            } else {
+                for (sum, &value) in sums.iter_mut().zip(narrow.iter()) {
+                    *sum = weight * f64::from(value);
+                }
             }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_words<const N: usize>(
+    sums: &mut [f64],
+    bytes: &[u8],
+    weight: f64,
+    begun: bool,
+    widen: impl Fn([u8; N]) -> f64,
+) {
+    if begun {
+        for (sum, word) in sums.iter_mut().zip(bytes.as_chunks().0) {
+            *sum += weight * widen(*word);
+        }
+    } else {
+        for (sum, word) in sums.iter_mut().zip(bytes.as_chunks().0) {
+            *sum = weight * widen(*word);
         }
     }
 }
@@ -303,7 +329,7 @@ pub(crate) fn decode_into(dtype: FloatDtype, bytes: &[u8], out: &mut Vec<f64>) {
     let mut narrow = [0.0f32; LANES];
     for (bytes, out) in bytes.chunks(LANES * dtype.size()).zip(out.chunks_mut(LANES)) {
         let count = out.len();
-        decode(dtype, bytes, out, &mut narrow[..count]);
+        add_bytes(out, dtype, bytes, 1.0, false, &mut narrow[..count]);
     }
 }
 
