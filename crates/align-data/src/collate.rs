@@ -1,36 +1,36 @@
 //! Encoded rows to padded batches: prompts on the left, responses and dialogues on the right.
 
-use align_core::{Completions, PreferencePairs, TokenBatch};
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use align_core::{Completions, Demonstrations, PreferencePairs, TokenBatch};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::encode::{Example, PreferenceExample, PromptResponse};
 
-/// Rows to imitate, padded on the right.
-#[derive(Clone, Debug)]
-pub struct SftBatch {
-    /// Whole rows, `[B, T]`.
-    pub tokens: TokenBatch,
-    /// Where predicting the token counts, `[B, T]`; never where `tokens.mask` is false.
-    pub loss_mask: Tensor<2, Bool>,
-}
-
-/// Pads rows to imitate.
+/// Pads rows to imitate: what comes before the first token that counts is the prompt.
 ///
 /// # Shapes
-/// B examples → `[B, T]` with T the longest.
+/// B examples → `[B, P]` and `[B, R]`. A first token that counts is given all the same: nothing precedes it.
 ///
 /// # Panics
-/// With no rows.
-pub fn sft_batch(examples: &[Example], device: &Device) -> SftBatch {
-    let rows: Vec<Vec<u32>> = examples.iter().map(|example| example.ids.clone()).collect();
-    let tokens = TokenBatch::right_padded(&rows, device);
-    let width = tokens.width();
-    let mut mask = vec![false; examples.len() * width];
-    for (example, row) in examples.iter().zip(mask.chunks_mut(width)) {
-        row[..example.loss_mask.len()].copy_from_slice(&example.loss_mask);
+/// With no rows, or with an empty one.
+pub fn demonstrations(examples: &[Example], device: &Device) -> Demonstrations {
+    let start = |example: &Example| example.loss_mask.iter().position(|counts| *counts).unwrap_or(1).max(1);
+    let side = |part: fn(&Example, usize) -> &[u32]| -> Vec<Vec<u32>> {
+        examples.iter().map(|example| part(example, start(example)).to_vec()).collect()
+    };
+    let prompts = side(|example, start| &example.ids[..start]);
+    let responses = side(|example, start| &example.ids[start..]);
+    let completions = Completions::from_rows(&prompts, &responses, device);
+    let width = completions.response.width();
+    let mut counts = vec![false; examples.len() * width];
+    for (example, row) in examples.iter().zip(counts.chunks_mut(width)) {
+        let learnt = &example.loss_mask[start(example)..];
+        row[..learnt.len()].copy_from_slice(learnt);
     }
-    let loss_mask = Tensor::from_data(TensorData::new(mask, [examples.len(), width]), &tokens.ids.device());
-    SftBatch { tokens, loss_mask }
+    let counts = Tensor::from_data(
+        TensorData::new(counts, [examples.len(), width]),
+        &completions.response.ids.device(),
+    );
+    Demonstrations { completions, counts }
 }
 
 /// Pads prompts on the left.

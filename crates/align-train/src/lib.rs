@@ -15,11 +15,11 @@
 //! # Examples
 //! Fine-tuning a table of next-token scores on one completion, over and over:
 //! ```
-//! use align_core::Completions;
+//! use align_core::{Completions, Demonstrations};
 //! use align_testkit::{BigramLm, device, train_device};
 //! use align_train::{BatchesFn, Console, Learner, NextToken, OptimizerConfig, RunPlan, Supervised, evaluate, run};
 //!
-//! let batch = Completions::from_rows(&[vec![0]], &[vec![1, 2, 0]], &device());
+//! let batch = Demonstrations::from(Completions::from_rows(&[vec![0]], &[vec![1, 2, 0]], &device()));
 //! let model = BigramLm::independent(&[0.0; 3], &train_device());
 //! let config = OptimizerConfig { learning_rate: 0.1.try_into()?, ..OptimizerConfig::default() };
 //! let data = batch.clone();

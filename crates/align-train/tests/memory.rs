@@ -1,7 +1,7 @@
 //! Memory over 500 steps, in a process of its own.
 #![cfg(target_os = "linux")]
 
-use align_core::{Completions, Draws};
+use align_core::{Completions, Demonstrations, Draws};
 use align_testkit::{BigramLm, device, train_device};
 use align_train::{Learner, NextToken, OptimizerConfig};
 
@@ -19,11 +19,12 @@ fn memory_is_flat_over_five_hundred_steps() {
     // less than a page.
     let model = BigramLm::random(256, &Draws::new(1), &train_device());
     let mut learner = Learner::new(model, OptimizerConfig::default(), 600).unwrap();
-    let batch = Completions::from_rows(
+    let batch: Demonstrations = Completions::from_rows(
         &vec![vec![1]; 8],
         &(0..8).map(|row| (0..16).map(|i| (row * 31 + i * 7) % 256).collect()).collect::<Vec<Vec<u32>>>(),
         &device(),
-    );
+    )
+    .into();
     let mut train = |steps: u64| {
         for _ in 0..steps {
             learner.step(&NextToken, std::slice::from_ref(&batch)).unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use align_core::draws::Purpose;
 use align_core::number::{NonNegative, Positive};
 use align_core::persist::{read_module, write_module};
-use align_core::{Completions, Draws, Persist, PersistError};
+use align_core::{Completions, Demonstrations, Draws, Persist, PersistError};
 use align_testkit::{BigramLm, device, plain, train_device};
 use align_train::{
     Algorithm, BatchesFn, Learner, Loss, NextToken, Objective, OptimizerConfig, Supervised, TrainError,
@@ -111,7 +111,7 @@ pub(crate) fn bits<M: Module>(module: &M) -> Vec<u32> {
 pub(crate) const VOCABULARY: usize = 7;
 
 /// Eight ragged completions, drawn for one step.
-pub(crate) fn completions(step: u64) -> Vec<Completions> {
+pub(crate) fn completions(step: u64) -> Vec<Demonstrations> {
     let draws = Draws::new(11);
     let number = |row: u64, position: u32, below: u32| {
         (draws.token(Purpose::Synthesize, step, row, 0, position) * f64::from(below)) as u32
@@ -122,16 +122,16 @@ pub(crate) fn completions(step: u64) -> Vec<Completions> {
     (0..8u64)
         .map(|index| {
             let length = 1 + number(index, 1000, 6);
-            Completions::from_rows(&[row(index, 2, 0)], &[row(index, length, 100)], &device())
+            Completions::from_rows(&[row(index, 2, 0)], &[row(index, length, 100)], &device()).into()
         })
         .collect()
 }
 
 /// The rows of several completions in one batch.
-pub(crate) fn joined(parts: &[Completions]) -> Completions {
-    let prompts: Vec<_> = parts.iter().flat_map(|part| part.prompt.rows()).collect();
-    let responses: Vec<_> = parts.iter().flat_map(|part| part.response.rows()).collect();
-    Completions::from_rows(&prompts, &responses, &device())
+pub(crate) fn joined(parts: &[Demonstrations]) -> Demonstrations {
+    let prompts: Vec<_> = parts.iter().flat_map(|part| part.completions.prompt.rows()).collect();
+    let responses: Vec<_> = parts.iter().flat_map(|part| part.completions.response.rows()).collect();
+    Completions::from_rows(&prompts, &responses, &device()).into()
 }
 
 /// Fine-tunes a bigram table; everything is a function of the step.

@@ -1,4 +1,4 @@
-use align_core::Completions;
+use align_core::{Completions, Demonstrations};
 use align_testkit::{BigramLm, device, train_device};
 use align_train::{Learner, Loss, NextToken, OptimizerConfig, TrainError, evaluate};
 use burn::module::{Module, Param, ParamId};
@@ -67,7 +67,7 @@ fn what_is_listed_may_stay_without_gradient() {
 #[test]
 fn a_batch_in_which_nothing_counts_is_refused() {
     let model = BigramLm::independent(&[0.0, 1.0, 2.0], &train_device());
-    let empty = Completions::from_rows(&[vec![1]], &[vec![]], &device());
+    let empty: Demonstrations = Completions::from_rows(&[vec![1]], &[vec![]], &device()).into();
     let message = "expected at least one token or pair that counts, found none in 1";
     let held_out = evaluate(&model, &NextToken, std::slice::from_ref(&empty)).unwrap_err().to_string();
     assert_eq!(held_out, format!("{message} held-out batches"));

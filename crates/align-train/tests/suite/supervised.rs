@@ -1,4 +1,4 @@
-use align_core::Completions;
+use align_core::{Completions, Demonstrations};
 use align_testkit::{BigramLm, device, train_device};
 use align_train::{Algorithm, BatchesFn, Evaluation, Learner, NextToken, RunPlan, Supervised, evaluate, run};
 
@@ -8,8 +8,8 @@ use crate::common::{bits, brisk};
 fn a_uniform_model_has_perplexity_v_whatever_the_lengths() {
     let model = BigramLm::independent(&[0.0; 5], &device());
     let batches = [
-        Completions::from_rows(&[vec![1]], &[vec![2, 3, 4]], &device()),
-        Completions::from_rows(&[vec![1, 1], vec![0]], &[vec![0], vec![1, 2]], &device()),
+        Completions::from_rows(&[vec![1]], &[vec![2, 3, 4]], &device()).into(),
+        Completions::from_rows(&[vec![1, 1], vec![0]], &[vec![0], vec![1, 2]], &device()).into(),
     ];
     let metrics = evaluate(&model, &NextToken, &batches).unwrap();
     assert!((metrics.get("loss").unwrap() - 5f64.ln()).abs() < 1e-6); // f32 log-softmax
@@ -17,8 +17,8 @@ fn a_uniform_model_has_perplexity_v_whatever_the_lengths() {
     assert_eq!(metrics.get("count"), Some(6.0));
 }
 
-fn cycle() -> Completions {
-    Completions::from_rows(&[vec![0]], &[vec![1, 2, 0, 1, 2]], &device())
+fn cycle() -> Demonstrations {
+    Completions::from_rows(&[vec![0]], &[vec![1, 2, 0, 1, 2]], &device()).into()
 }
 
 #[test]
@@ -52,4 +52,17 @@ fn evaluating_changes_nothing() {
         bits(&tuning.into_model())
     };
     assert_eq!(tuned(0), tuned(1));
+}
+
+#[test]
+fn only_tokens_that_count_are_learnt() {
+    // Of the response 2, 3, 4 only the 3 counts, and `independent` gives each token −log softmax(scores).
+    let scores = [0.0, 0.5, 1.0, 1.5, 2.0];
+    let model = BigramLm::independent(&scores, &device());
+    let mut batch: Demonstrations = Completions::from_rows(&[vec![1]], &[vec![2, 3, 4]], &device()).into();
+    batch.counts = burn::tensor::Tensor::from_data([[false, true, false]], &device());
+    let metrics = evaluate(&model, &NextToken, &[batch]).unwrap();
+    let log_sum = scores.iter().map(|score| f64::from(*score).exp()).sum::<f64>().ln();
+    assert_eq!(metrics.get("count"), Some(1.0));
+    assert!((metrics.get("loss").unwrap() - (log_sum - 1.5)).abs() < 1e-6); // f32 log-softmax
 }
