@@ -103,7 +103,7 @@ fn a_soup_has_identifiers_of_its_own_and_can_be_trained() {
     let loss = soup.weight.val().powi_scalar(2).sum();
     let gradient = soup.weight.val().grad(&loss.backward()).expect("a leaf that requires a gradient");
     assert_close(
-        &gradient.into_data().convert::<f64>().to_vec::<f64>().unwrap(),
+        &gradient.into_data().convert::<f64>().try_to_vec::<f64>().unwrap(),
         &[2.0, 4.0, 6.0, 8.0],
         1e-12,
     );

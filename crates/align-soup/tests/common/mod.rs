@@ -1,5 +1,5 @@
 //! A tiny module of every kind of parameter, and checkpoint folders written by hand.
-#![allow(dead_code)] // each test file uses its share
+#![allow(dead_code, unreachable_pub)] // each test file uses its share
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -58,7 +58,7 @@ pub fn floats<M: Module>(module: &M) -> Vec<f64> {
     impl ModuleVisitor for Floats {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let data = param.val().without_autodiff().into_data().convert::<f64>();
-            self.0.extend(data.to_vec::<f64>().unwrap());
+            self.0.extend(data.try_to_vec::<f64>().unwrap());
         }
     }
     let mut floats = Floats(Vec::new());
