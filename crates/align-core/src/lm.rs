@@ -121,7 +121,25 @@ pub trait Critic: Module + Send + Sync {
     fn values(&self, completions: &Completions) -> Tensor<2>;
 }
 
-/// A model that cannot record gradients and that no learner accepts.
+/// A model that cannot record gradients and that no learner accepts: it is a [`CausalLm`] and no [`Module`].
+///
+/// # Examples
+/// What is trained is accepted:
+/// ```
+/// fn learner<M: align_core::Policy>(model: M) {}
+///
+/// fn train(policy: align_testkit::BigramLm) {
+///     learner(policy);
+/// }
+/// ```
+/// What is frozen is not:
+/// ```compile_fail,E0277
+/// fn learner<M: align_core::Policy>(model: M) {}
+///
+/// fn train(reference: align_core::Frozen<align_testkit::BigramLm>) {
+///     learner(reference); // the trait `Module` is not implemented for `Frozen<..>`
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Frozen<M>(M);
 

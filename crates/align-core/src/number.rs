@@ -14,6 +14,9 @@
 //! # Ok::<(), NumberError>(())
 //! ```
 
+// The ranges are checked in constants too, where `RangeInclusive::contains` cannot be called.
+#![allow(clippy::manual_range_contains)]
+
 use std::fmt;
 use std::ops::Deref;
 

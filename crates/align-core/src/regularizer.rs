@@ -65,7 +65,8 @@ impl Regularizer {
     /// with at least one token at sequence granularity.
     ///
     /// # Shapes
-    /// `log_ratio` = log π_θ − log π_ref, `mask`: `[B, R]` → `[1]`; 0 if the regulariser acts in the reward.
+    /// `log_ratio` = log π_θ − log π_ref, `mask`: `[B, R]` → `[1]`; 0 if the regulariser acts in the reward, NaN if it acts
+    /// in the loss and nothing counts.
     ///
     /// # Gradient
     /// Through `log_ratio`, as the [`LossDivergence`] states.
@@ -73,9 +74,10 @@ impl Regularizer {
     /// # Panics
     /// If the shapes differ.
     pub fn loss(&self, log_ratio: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<1> {
-        let over = match self.granularity {
-            Granularity::Token => mask.clone(),
-            Granularity::Sequence => last_counting(mask),
+        let over = match (&self.site, self.granularity) {
+            (Site::Reward(_), _) => return log_ratio.zeros_like().sum(),
+            (Site::Loss(_), Granularity::Token) => mask.clone(),
+            (Site::Loss(_), Granularity::Sequence) => last_counting(mask),
         };
         masked::mean(self.loss_terms(log_ratio, mask), &over)
     }

@@ -176,7 +176,9 @@ impl Persist for PatternNet {
 
 /// Prompts, three tokens uniform on 1..=15 each.
 pub fn prompts(draws: &Draws, count: usize) -> Vec<Vec<u32>> {
-    (0..count as u64).map(|row| (0..PROMPT as u32).map(|at| uniform_token(draws, row, at)).collect()).collect()
+    (0..count as u64)
+        .map(|row| (0..PROMPT as u32).map(|at| uniform_token(draws, row, at)).collect())
+        .collect()
 }
 
 /// Prompts with what the demonstrator answers: right with probability `p`, else uniform on 1..=15.

@@ -92,8 +92,9 @@ fn put_into_place(new: &Path, path: &Path) -> io::Result<()> {
     }
     if exchange(new, path)? {
         sync_parent(path)?;
-        // The old folder now stands under the new one's name.
-        return fs::remove_dir_all(new);
+        // The old folder now stands under the new one's name. What cannot be removed now, recovery removes later.
+        let _ = fs::remove_dir_all(new);
+        return Ok(());
     }
     let old = beside(path, ".old")?;
     fs::rename(path, &old)?;
@@ -102,7 +103,8 @@ fn put_into_place(new: &Path, path: &Path) -> io::Result<()> {
         return Err(error);
     }
     sync_parent(path)?;
-    fs::remove_dir_all(&old)
+    let _ = fs::remove_dir_all(&old);
+    Ok(())
 }
 
 /// Exchanges two folders in one step; `false` if the system or the file system cannot.
@@ -141,7 +143,15 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Flushes a folder's list of entries; only Unix lets a folder be opened for that.
+/// Flushes a folder's list of entries, where the system lets a folder be opened and the file system can flush one.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(folder)?.sync_all() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        result => result,
+    }
 }
