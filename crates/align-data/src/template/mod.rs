@@ -209,14 +209,9 @@ impl ChatTemplate {
             Jinja::from_function(move |format: String| moment.format(&format)),
         );
         let template = self.environment.get_template(name).map_err(|error| failure(&error))?;
-        let text = template.render(context_value(context)).map_err(|error| failure(&error))?;
+        let text = template.render(Jinja::from_pairs(context)).map_err(|error| failure(&error))?;
         Ok(unmark(text, self.sources[name].contains("generation")))
     }
-}
-
-/// A map of values that already are Jinja's.
-fn context_value(context: BTreeMap<String, Jinja>) -> Jinja {
-    context.into_iter().collect()
 }
 
 fn environment() -> Environment<'static> {

@@ -28,14 +28,19 @@ fn repr(out: &mut String, value: &Jinja) {
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
         ValueKind::String => quoted(out, value.as_str().unwrap_or_default()),
         ValueKind::Seq | ValueKind::Iterable => {
-            out.push('[');
+            let tuple = value.is_tuple();
+            out.push(if tuple { '(' } else { '[' });
             for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
                 if index > 0 {
                     out.push_str(", ");
                 }
                 repr(out, &item);
             }
-            out.push(']');
+            out.push_str(match (tuple, value.len()) {
+                (true, Some(1)) => ",)",
+                (true, _) => ")",
+                (false, _) => "]",
+            });
         }
         ValueKind::Map => {
             out.push('{');
