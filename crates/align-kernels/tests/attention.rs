@@ -54,7 +54,7 @@ fn mask(case: &Case) -> Option<Tensor<2, Bool>> {
         Padding::None => true,
         Padding::Left => column >= row * s / b,
         Padding::Right => column < s - row * s / (b + 1),
-        Padding::Holes => (column + row) % 3 != 0,
+        Padding::Holes => !(column + row).is_multiple_of(3),
         Padding::All => row > 0,
     };
     let values: Vec<bool> = (0..b * s).map(|i| counts(i / s, i % s)).collect();
