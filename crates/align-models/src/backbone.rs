@@ -183,12 +183,6 @@ impl Backbone {
         &self.config
     }
 
-    /// For a head that ties or unties itself.
-    pub(crate) fn with_config(mut self, change: impl FnOnce(&mut TransformerConfig)) -> Self {
-        change(Arc::make_mut(&mut self.config));
-        self
-    }
-
     /// Where the weights live.
     pub fn device(&self) -> Device {
         self.embedding.device()

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use align_core::{Persist, PersistError, persist::replace_folder};
+use align_core::persist::{read_module, replace_folder, write_module};
+use align_core::{Persist, PersistError};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde_json::Map;
@@ -65,24 +66,52 @@ impl Transformer {
     }
 }
 
-/// Bit for bit: the model's own type, nothing rounded.
+/// Every parameter under its module's path, written beside the folder of an adapted model.
+const PARAMETERS: &str = "adapted.safetensors";
+
+/// Bit for bit: the model's own type, nothing rounded. The folder of a model without adapters is a Hugging Face folder. With
+/// adapters it is one too, of the merged model, and a second file holds base and adapters apart.
 impl Persist for Transformer {
     fn save(&self, folder: &Path) -> Result<(), PersistError> {
-        self.save_into(folder, &SaveOptions::default()).map_err(persist_error(folder))
+        self.save_into(folder, &SaveOptions::default()).map_err(persist_error(folder))?;
+        save_apart(self, &self.backbone, folder)
     }
 
     fn restore(self, folder: &Path) -> Result<Self, PersistError> {
+        if self.has_adapters() {
+            return restore_apart(self, folder);
+        }
         let read = Self::from_pretrained_as(folder, &self.backbone.device(), self.backbone.dtype());
         let read = read.map_err(persist_error(folder))?;
-        if read.config() != self.config() {
-            return Err(PersistError::Damaged {
-                path: folder.join("config.json"),
-                expected: format!("{:?}", self.config()),
-                found: format!("{:?}", read.config()),
-            });
-        }
+        same_config(&self.backbone, &read.backbone, folder)?;
         Ok(adopt(self, &read))
     }
+}
+
+/// Writes the parameters of an adapted model one by one; the folder's other weights are merged ones.
+pub(crate) fn save_apart<M: Module>(
+    module: &M,
+    backbone: &Backbone,
+    folder: &Path,
+) -> Result<(), PersistError> {
+    if backbone.has_adapters() { write_module(module, &folder.join(PARAMETERS)) } else { Ok(()) }
+}
+
+/// Reads what [`save_apart`] wrote.
+pub(crate) fn restore_apart<M: Module>(module: M, folder: &Path) -> Result<M, PersistError> {
+    read_module(module, &folder.join(PARAMETERS))
+}
+
+/// A value is restored only from one of the same structure.
+pub(crate) fn same_config(own: &Backbone, read: &Backbone, folder: &Path) -> Result<(), PersistError> {
+    if own.config() == read.config() {
+        return Ok(());
+    }
+    Err(PersistError::Damaged {
+        path: folder.join("config.json"),
+        expected: format!("{:?}", own.config()),
+        found: format!("{:?}", read.config()),
+    })
 }
 
 /// The values of one module under the parameter ids and gradient settings of another of the same structure.

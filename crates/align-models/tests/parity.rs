@@ -63,7 +63,9 @@ fn fixture(name: &str) -> Fixture {
         log_probs: numbers("log_probs"),
         entropies: numbers("entropies"),
         top: numbers("top"),
-        top_ids: each("top_ids").map(|name| ids(&tensors[&name]).iter().map(|&id| id as usize).collect()).collect(),
+        top_ids: each("top_ids")
+            .map(|name| ids(&tensors[&name]).iter().map(|&id| id as usize).collect())
+            .collect(),
         padded: [floats(&tensors["left"]), floats(&tensors["right"])],
         greedy: ids(&tensors["greedy"]),
     }
@@ -144,7 +146,11 @@ fn rows_of_dynamic_scaling_are_independent_of_their_batch() {
     for (index, row) in fixture.rows.iter().enumerate() {
         let start = batch.width() - row.len();
         for t in 0..row.len() - 1 {
-            difference(found[index][start + t][row[t + 1] as usize], fixture.log_probs[index][t], "alone and together");
+            difference(
+                found[index][start + t][row[t + 1] as usize],
+                fixture.log_probs[index][t],
+                "alone and together",
+            );
         }
     }
 }
@@ -231,7 +237,8 @@ fn training_and_frozen_models_compute_the_same() {
         let plain = fixture.model.logits(&tokens).to_data();
         let frozen = Frozen::new(&fixture.model).logits(&tokens).to_data();
         assert_eq!(plain, frozen, "{name}");
-        let training = Transformer::from_pretrained(&fixtures::path(&format!("models/{name}")), &train_device());
+        let training =
+            Transformer::from_pretrained(&fixtures::path(&format!("models/{name}")), &train_device());
         let training = training.unwrap().train().logits(&tokens).without_autodiff();
         // The recorded pass may take other kernels; five digits of scores around ten.
         align_testkit::assert_close(training, Tensor::<3>::from_data(plain, &device()), 1e-4);

@@ -7,11 +7,12 @@
 mod error;
 mod load;
 mod names;
+mod peft;
 mod read;
 mod save;
 
 pub use error::{CheckpointError, Mismatch, WrongShape};
-pub(crate) use load::Folder;
+pub(crate) use load::{Folder, Head};
 pub(crate) use names::head_name;
 pub use read::{Dtype, SafetensorsFile, TensorEntry};
 pub(crate) use save::{Extra, persist_error, save_model};

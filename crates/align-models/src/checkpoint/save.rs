@@ -100,7 +100,8 @@ pub(crate) fn save_model(
     });
     let mut config = backbone.config().to_map(extra.architecture, dtype.config_name());
     assert_expressible(backbone.config(), &config)?;
-    let mut tensors = file_tensors(backbone);
+    let merged = backbone.has_adapters().then(|| backbone.merged());
+    let mut tensors = file_tensors(merged.as_ref().unwrap_or(backbone));
     if let Some((name, head)) = extra.head {
         let shape = head.dims().to_vec();
         tensors.push(FileTensor {

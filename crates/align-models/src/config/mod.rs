@@ -63,11 +63,6 @@ impl Family {
         }
     }
 
-    /// Whether files use Llama's tensor names (`model.layers.0.self_attn.q_proj.weight`).
-    pub(crate) fn is_llama_like(self) -> bool {
-        !matches!(self, Self::GptNeoX | Self::Gpt2)
-    }
-
     /// Whether the family is one of Google's, which share norms around one and scaled embeddings.
     pub(crate) fn is_gemma(self) -> bool {
         matches!(self, Self::Gemma | Self::Gemma2 | Self::Gemma3Text)

@@ -39,9 +39,10 @@ impl Family {
 }
 
 impl Activation {
-    /// The name in `config.json`.
-    fn name(self) -> &'static str {
+    /// The name that the family's files use; the two approximations are one formula, rounded differently in transformers.
+    fn name(self, family: Family) -> &'static str {
         match self {
+            Self::GeluTanh if matches!(family, Family::Gpt2 | Family::GptNeoX) => "gelu_new",
             Self::Silu => "silu",
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu_pytorch_tanh",
@@ -89,7 +90,7 @@ impl TransformerConfig {
             put("n_layer", json!(self.num_layers));
             put("n_head", json!(self.num_heads));
             put("n_positions", json!(self.context_length));
-            put("activation_function", json!(self.activation.name()));
+            put("activation_function", json!(self.activation.name(self.family)));
             put("layer_norm_epsilon", json!(epsilon));
             put("scale_attn_weights", json!(self.attention_scale != 1.0));
             return map;
@@ -99,7 +100,7 @@ impl TransformerConfig {
         put("num_hidden_layers", json!(self.num_layers));
         put("num_attention_heads", json!(self.num_heads));
         put("max_position_embeddings", json!(self.context_length));
-        put("hidden_act", json!(self.activation.name()));
+        put("hidden_act", json!(self.activation.name(self.family)));
         if self.family == Family::GptNeoX {
             put("layer_norm_eps", json!(epsilon));
             put("use_parallel_residual", json!(self.block == BlockKind::Parallel));
@@ -114,9 +115,9 @@ impl TransformerConfig {
         }
         match self.family {
             Family::Llama => put("mlp_bias", json!(self.mlp_bias)),
-            Family::Gemma => put("hidden_activation", json!(self.activation.name())),
+            Family::Gemma => put("hidden_activation", json!(self.activation.name(self.family))),
             Family::Gemma2 | Family::Gemma3Text => {
-                put("hidden_activation", json!(self.activation.name()));
+                put("hidden_activation", json!(self.activation.name(self.family)));
                 put("query_pre_attn_scalar", json!(whole(self.attention_scale.powi(-2))));
                 put("attn_logit_softcapping", json!(self.attention_softcap));
                 put("final_logit_softcapping", json!(self.final_softcap));

@@ -1,0 +1,103 @@
+//! Gradients with one block in memory at a time.
+
+use align_core::{Completions, TokenBatch, TokenLogProbs};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+
+use crate::transformer::Transformer;
+
+/// A loss and its gradients.
+#[derive(Debug)]
+pub struct BlockwiseGradients {
+    /// The loss, `[1]`, a constant.
+    pub loss: Tensor<1>,
+    /// What [`GradientsParams::from_grads`] gives after an ordinary backward pass.
+    pub gradients: GradientsParams,
+}
+
+impl Transformer {
+    /// The gradients of `loss` of the response log-probabilities, with every block computed again in the backward pass.
+    ///
+    /// A plain pass keeps each block's input; then the blocks are recorded and run backward one by one, last to first. The
+    /// gradients are those of an ordinary pass up to rounding, for one more forward pass and a fraction of the memory.
+    ///
+    /// # Shapes
+    /// `loss` takes log-probabilities and entropies `[B, R]` and gives `[1]`.
+    ///
+    /// # Panics
+    /// If the model is not training.
+    pub fn backward_blockwise(
+        &self,
+        completions: &Completions,
+        temperature: f64,
+        loss: impl FnOnce(TokenLogProbs) -> Tensor<1>,
+    ) -> BlockwiseGradients {
+        let [_, p] = completions.prompt.ids.dims();
+        let [b, r] = completions.response.ids.dims();
+        let all = completions.joined();
+        let tokens = TokenBatch {
+            ids: all.ids.slice([0..b, 0..p + r - 1]),
+            mask: all.mask.slice([0..b, 0..p + r - 1]),
+        };
+        let inputs = self.backbone.inputs(&tokens);
+        let mut saved = Vec::with_capacity(self.backbone.layers.len());
+        let mut x = {
+            let plain = self.backbone.valid();
+            let context = plain.context(&inputs);
+            let mut x = plain.embed(&inputs);
+            for layer in &plain.layers {
+                saved.push(x.clone());
+                x = layer.forward(x, &context, None);
+            }
+            x
+        };
+        let context = self.backbone.context(&inputs);
+        let mut total = GradientsParams::new();
+
+        // The end: norm, head and loss.
+        let top = x.autodiff().require_grad();
+        let hidden = self.backbone.norm.forward(top.clone()).narrow(1, p - 1, r);
+        let value = loss(self.log_probs_from_hidden(hidden, &completions.response, temperature));
+        let mut gradients = value.backward();
+        let mut downstream = top.grad_remove(&mut gradients).expect("the loss depends on the hidden states");
+        fold(self, GradientsParams::from_grads(gradients, self), &mut total);
+
+        // The blocks, last to first: (y·dy).sum() has the vector-Jacobian product as its gradient.
+        for layer in self.backbone.layers.iter().rev() {
+            x = saved.pop().expect("one input a layer");
+            let input = x.autodiff().require_grad();
+            let output = layer.forward(input.clone(), &context, None);
+            let mut gradients = (output * downstream).sum().backward();
+            downstream = input.grad_remove(&mut gradients).expect("a block depends on its input");
+            fold(self, GradientsParams::from_grads(gradients, layer), &mut total);
+        }
+
+        let embedded = self.backbone.embed(&inputs);
+        if embedded.is_require_grad() || self.backbone.embedding.is_require_grad() {
+            let gradients = (embedded * downstream).sum().backward();
+            fold(self, GradientsParams::from_grads(gradients, self), &mut total);
+        }
+        BlockwiseGradients { loss: value.without_autodiff(), gradients: total }
+    }
+}
+
+/// Adds the gradients of `from` to those of `into`.
+fn fold<M: Module>(module: &M, mut from: GradientsParams, into: &mut GradientsParams) {
+    struct Fold<'a> {
+        from: &'a mut GradientsParams,
+        into: &'a mut GradientsParams,
+    }
+    impl ModuleVisitor for Fold<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(new) = self.from.remove::<D>(param.id) {
+                let sum = match self.into.remove::<D>(param.id) {
+                    Some(old) => old + new,
+                    None => new,
+                };
+                self.into.register::<D>(param.id, sum);
+            }
+        }
+    }
+    module.visit(&mut Fold { from: &mut from, into });
+}
