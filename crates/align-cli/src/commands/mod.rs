@@ -1,0 +1,37 @@
+//! The sub-commands.
+
+mod chat;
+mod data;
+mod doctor;
+mod generate;
+mod logprobs;
+mod open;
+mod recipes;
+mod run;
+mod score;
+mod soup;
+
+use anyhow::Result;
+
+use crate::args::{Command, DataCommand};
+
+/// Runs what was asked for.
+pub(crate) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Run(args) => run::run(&args),
+        Command::Init(args) => run::single(&args, "init"),
+        Command::Sft(args) => run::single(&args, "sft"),
+        Command::Reward(args) => run::single(&args, "reward"),
+        Command::Ppo(args) => run::single(&args, "ppo"),
+        Command::Eval(args) => run::single(&args, "eval"),
+        Command::Soup(args) => soup::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Logprobs(args) => logprobs::run(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Report(args) => crate::report::run(&args),
+        Command::Data(DataCommand::Preview(args)) => data::preview(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Recipes(command) => recipes::run(&command),
+    }
+}

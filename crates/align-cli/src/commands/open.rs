@@ -1,0 +1,66 @@
+//! A model opened for use: weights, tokenizer, template, and the sampling a command line describes.
+
+use std::path::PathBuf;
+
+use align_data::encode::{EncodeOptions, Encoder, PlainPrompts};
+use align_models::{Detokenize, SamplingConfig, Transformer};
+use anyhow::{Context as _, Result};
+use burn::module::Module;
+use burn::tensor::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::SamplingArgs;
+use crate::context::{encoder, resolve_model};
+
+/// A language model and what turns text into its tokens.
+pub(super) struct Opened {
+    pub(super) folder: PathBuf,
+    pub(super) model: Transformer,
+    pub(super) encoder: Encoder,
+}
+
+/// Opens a model folder or hub id. Prompts that are text are tokenised as they stand.
+pub(super) fn open(reference: &str, device: &Device) -> Result<Opened> {
+    let folder = resolve_model(reference)?;
+    let model = Transformer::from_pretrained(&folder, device)
+        .with_context(|| format!("cannot load the model in {}", folder.display()))?
+        .valid();
+    let options = EncodeOptions { plain_prompts: PlainPrompts::AsText, ..EncodeOptions::default() };
+    let encoder = encoder(&folder, Some(model.config().vocab_size), options)?;
+    Ok(Opened { folder, model, encoder })
+}
+
+/// The sampling a command line describes, with the model's own stop tokens.
+pub(super) fn sampling(args: &SamplingArgs, encoder: &Encoder) -> SamplingConfig {
+    SamplingConfig {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repetition_penalty: args.repetition_penalty,
+        max_new_tokens: args.max_new_tokens,
+        stop_token_ids: encoder.stop_ids().to_vec(),
+        stop_strings: args.stop.clone(),
+        never_stop: encoder.stop_ids().is_empty() && args.stop.is_empty(),
+        ..SamplingConfig::default()
+    }
+}
+
+/// An encoder that decodes for stop strings and for reading.
+pub(super) struct Text<'a>(pub(super) &'a Encoder);
+
+impl Detokenize for Text<'_> {
+    fn text(&self, ids: &[u32]) -> String {
+        // Tokens that do not decode have no text; generation itself does not depend on it.
+        self.0.decode(ids).unwrap_or_default()
+    }
+}
+
+/// A bar over so many rows.
+pub(super) fn rows_bar(title: &str, rows: usize) -> ProgressBar {
+    let bar = ProgressBar::new(rows as u64).with_prefix(title.to_owned());
+    match ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} rows · {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,84 @@
+//! `align run` and the commands of a single stage.
+
+use std::path::{Path, PathBuf};
+
+use align_core::persist::replace_file;
+use anyhow::{Context as _, Result, bail};
+
+use crate::args::RecipeArgs;
+use crate::context::Context;
+use crate::recipe::{self, RunRecipe, SingleRecipe};
+use crate::{interrupt, report, stages};
+
+/// The resolved recipe in the folder of a run of stages.
+const RECIPE: &str = "recipe.toml";
+
+/// Runs all stages of a recipe, then draws the report.
+pub(crate) fn run(args: &RecipeArgs) -> Result<()> {
+    let source = recipe::open(&args.recipe, &args.overrides)?;
+    let recipe = RunRecipe::from_source(&source)?;
+    let context = context(args, &recipe.output_dir)?;
+    prepare(args, &recipe.output_dir, &stage_folders(&recipe))?;
+    let text = toml::to_string_pretty(&recipe)?;
+    replace_file(&recipe.output_dir.join(RECIPE), |file| std::io::Write::write_all(file, text.as_bytes()))?;
+    for stage in &recipe.stage {
+        let folder = recipe.output_dir.join(&stage.name);
+        stages::run(stage, &folder, &context).with_context(|| format!("stage `{}`", stage.name))?;
+    }
+    let path = report::draw(std::slice::from_ref(&recipe.output_dir), &recipe.output_dir.join(report::FILE))?;
+    println!("report: {}", path.display());
+    Ok(())
+}
+
+/// Runs a recipe of one stage.
+pub(crate) fn single(args: &RecipeArgs, kind: &str) -> Result<()> {
+    let source = recipe::open(&args.recipe, &args.overrides)?;
+    let recipe = SingleRecipe::from_source(&source, kind)?;
+    let context = context(args, &recipe.output_dir)?;
+    prepare(args, &recipe.output_dir, &[])?;
+    stages::run(&recipe.stage, &recipe.output_dir, &context)?;
+    let path = report::draw(std::slice::from_ref(&recipe.output_dir), &recipe.output_dir.join(report::FILE))?;
+    println!("done: {}; report: {}", recipe.output_dir.display(), path.display());
+    Ok(())
+}
+
+fn context(args: &RecipeArgs, output: &Path) -> Result<Context> {
+    Ok(Context {
+        device: args.device.device.open()?,
+        run: output.to_owned(),
+        resume: args.resume,
+        interrupt: interrupt::install(),
+    })
+}
+
+fn stage_folders(recipe: &RunRecipe) -> Vec<PathBuf> {
+    recipe.stage.iter().map(|stage| recipe.output_dir.join(&stage.name)).collect()
+}
+
+/// Makes room for the run: refuses a used folder, clears it, or leaves it for resuming.
+fn prepare(args: &RecipeArgs, output: &Path, stages: &[PathBuf]) -> Result<()> {
+    let used = std::fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_some());
+    if args.resume && !used {
+        bail!("nothing to resume in {}: run it without --resume", output.display());
+    }
+    if used && !args.resume {
+        let ours = output.join(RECIPE).exists()
+            || output.join(stages::DONE).exists()
+            || output.join("run.json").exists();
+        if !args.overwrite {
+            bail!(
+                "{} is not empty; give --resume to go on with that run, --overwrite to replace it, \
+                 or another folder as output_dir=…",
+                output.display()
+            );
+        }
+        if !ours && !stages.iter().any(|folder| folder.exists()) {
+            bail!("{} is not empty and no run of align: it is not overwritten", output.display());
+        }
+        std::fs::remove_dir_all(output).with_context(|| format!("cannot clear {}", output.display()))?;
+    }
+    if !stages.is_empty() {
+        std::fs::create_dir_all(output).with_context(|| format!("cannot make {}", output.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! What every stage needs: the device, where `@names` lead, whether to stop, whether to go on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use align_data::encode::{EncodeOptions, Encoder};
+use align_data::hub::{self, HubKind, HubOptions};
+use align_data::template::ChatTemplate;
+use align_data::tokenizer::{HfTokenizer, check_vocabulary};
+use align_models::Transformer;
+use anyhow::{Context as _, Result, bail};
+use burn::module::Module;
+use burn::tensor::Device;
+
+use crate::recipe::parts::{MODEL, stage_reference};
+
+/// The run was interrupted and saved; `resume` is the command that goes on.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; everything up to here is saved in {}", folder.display())]
+pub(crate) struct Interrupted {
+    pub(crate) folder: PathBuf,
+}
+
+/// What a stage runs in.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// Where data and frozen models live; no gradients are recorded on it.
+    pub(crate) device: Device,
+    /// The folder that holds the run's stages.
+    pub(crate) run: PathBuf,
+    /// Whether what is there already may be gone on with.
+    pub(crate) resume: bool,
+    /// Set by Ctrl-C.
+    pub(crate) interrupt: Arc<AtomicBool>,
+}
+
+impl Context {
+    /// The device that records gradients.
+    pub(crate) fn training_device(&self) -> Device {
+        self.device.clone().autodiff()
+    }
+
+    /// Fails once Ctrl-C was pressed; for work that has nothing to save.
+    pub(crate) fn check_interrupt(&self) -> Result<()> {
+        if self.interrupt.load(Ordering::Relaxed) {
+            return Err(Interrupted { folder: self.run.clone() }.into());
+        }
+        Ok(())
+    }
+
+    /// Where a path, a hub id or `@stage/path` leads.
+    pub(crate) fn path(&self, reference: &str) -> Result<PathBuf> {
+        match stage_reference(reference) {
+            Some(inside) => {
+                let path = self.run.join(inside);
+                if !path.exists() {
+                    bail!("`{reference}` is not there: expected {}", path.display());
+                }
+                Ok(path)
+            }
+            None => Ok(PathBuf::from(reference)),
+        }
+    }
+
+    /// The one model folder a reference means.
+    pub(crate) fn model(&self, reference: &str) -> Result<PathBuf> {
+        let mut models = self.models(reference)?;
+        if models.len() > 1 {
+            bail!(
+                "`{reference}` has {} seeds, and one model is needed here: write `{reference}/seed-…`",
+                models.len()
+            );
+        }
+        Ok(models.remove(0).1)
+    }
+
+    /// Every model a reference means, with its seed if the stage ran over several.
+    pub(crate) fn models(&self, reference: &str) -> Result<Vec<(Option<u64>, PathBuf)>> {
+        let Some(inside) = stage_reference(reference) else {
+            return Ok(vec![(None, resolve_model(reference)?)]);
+        };
+        let folder = self.run.join(inside);
+        if folder.join(MODEL).is_dir() {
+            let seed = seed_of(&folder);
+            return Ok(vec![(seed, folder.join(MODEL))]);
+        }
+        let mut seeds: Vec<(Option<u64>, PathBuf)> = std::fs::read_dir(&folder)
+            .with_context(|| format!("`{reference}` is not there: expected {}", folder.display()))?
+            .flatten()
+            .filter_map(|entry| Some((Some(seed_of(&entry.path())?), entry.path().join(MODEL))))
+            .filter(|(_, model)| model.is_dir())
+            .collect();
+        seeds.sort();
+        if seeds.is_empty() {
+            bail!("`{reference}` holds no model: expected {}", folder.join(MODEL).display());
+        }
+        Ok(seeds)
+    }
+
+    /// Opens a model's weights for training or, with the plain device, for use.
+    pub(crate) fn transformer(&self, folder: &Path, device: &Device) -> Result<Transformer> {
+        let model = Transformer::from_pretrained(folder, device)
+            .with_context(|| format!("cannot load the model in {}", folder.display()))?;
+        Ok(if device.is_autodiff() { model } else { model.valid() })
+    }
+
+    /// Opens a model folder's tokenizer and template, checked against its vocabulary.
+    pub(crate) fn encoder(
+        &self,
+        folder: &Path,
+        vocabulary: Option<usize>,
+        options: EncodeOptions,
+    ) -> Result<Encoder> {
+        encoder(folder, vocabulary, options)
+    }
+}
+
+/// Opens a folder's tokenizer and template.
+pub(crate) fn encoder(folder: &Path, vocabulary: Option<usize>, options: EncodeOptions) -> Result<Encoder> {
+    let tokenizer = HfTokenizer::from_folder(folder)
+        .with_context(|| format!("cannot load the tokenizer in {}", folder.display()))?;
+    if let Some(vocabulary) = vocabulary {
+        check_vocabulary(&tokenizer, vocabulary)
+            .with_context(|| format!("model and tokenizer in {} do not fit", folder.display()))?;
+    }
+    let template = ChatTemplate::from_folder(folder, tokenizer.template_variables())
+        .with_context(|| format!("cannot load the chat template in {}", folder.display()))?;
+    Ok(Encoder::new(Arc::new(tokenizer), template, options))
+}
+
+/// A model folder as it is, or a hub id through the cache.
+pub(crate) fn resolve_model(reference: &str) -> Result<PathBuf> {
+    let options = HubOptions { progress: true, ..HubOptions::from_env() };
+    Ok(hub::resolve(reference, HubKind::Model, &options)?)
+}
+
+fn seed_of(folder: &Path) -> Option<u64> {
+    folder.file_name()?.to_str()?.strip_prefix("seed-")?.parse().ok()
+}

@@ -1,0 +1,34 @@
+//! The recipes that come with the binary.
+
+use std::path::Path;
+
+/// A recipe inside the binary.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Builtin {
+    pub(crate) name: &'static str,
+    pub(crate) text: &'static str,
+}
+
+/// All of them, in the order `align recipes ls` shows.
+pub(crate) const BUILTIN: &[Builtin] = &[
+    Builtin { name: "quickstart", text: include_str!("../../recipes/quickstart.toml") },
+    Builtin { name: "salsa", text: include_str!("../../recipes/salsa.toml") },
+    Builtin { name: "sft", text: include_str!("../../recipes/sft.toml") },
+    Builtin { name: "reward", text: include_str!("../../recipes/reward.toml") },
+    Builtin { name: "ppo", text: include_str!("../../recipes/ppo.toml") },
+];
+
+/// The built-in recipe of that name, unless a file of that name exists.
+pub(crate) fn find(recipe: &Path) -> Option<Builtin> {
+    if recipe.exists() {
+        return None;
+    }
+    BUILTIN.iter().copied().find(|builtin| Path::new(builtin.name) == recipe)
+}
+
+impl Builtin {
+    /// The first comment line: what the recipe is for.
+    pub(crate) fn summary(&self) -> &'static str {
+        self.text.lines().next().unwrap_or_default().trim_start_matches('#').trim()
+    }
+}

@@ -1,0 +1,334 @@
+//! The kinds of stages.
+
+use std::collections::BTreeMap;
+
+use align_core::number::{NonNegative, Positive, Probability};
+use align_models::SamplingConfig;
+use align_ppo::{Following, PpoConfig};
+use align_train::OptimizerConfig;
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use super::parts::{DataConfig, EncodeConfig, TrainingConfig, stage_reference};
+use super::source::{RecipeError, Source, nearest_of};
+
+/// One step of a run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Stage {
+    /// What other stages call it, as `@name`.
+    pub(crate) name: String,
+    /// What it does.
+    #[serde(flatten)]
+    pub(crate) kind: StageKind,
+}
+
+/// What a stage does.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum StageKind {
+    /// Generates the synthetic world: tokenizer, texts, demonstrations, preferences, prompts.
+    World(WorldStage),
+    /// Makes a model with fresh weights.
+    Init(InitStage),
+    /// Fine-tunes on demonstrations, or pretrains on text.
+    Sft(SftStage),
+    /// Trains a reward model.
+    Reward(RewardStage),
+    /// Averages checkpoints.
+    Soup(SoupStage),
+    /// Aligns a policy.
+    Ppo(Box<PpoStage>),
+    /// Evaluates models on prompts and compares them.
+    Eval(EvalStage),
+}
+
+/// The names of the kinds, for error messages.
+const KINDS: [&str; 7] = ["world", "init", "sft", "reward", "soup", "ppo", "eval"];
+
+impl Stage {
+    /// Reads a stage whose `kind` decides its form.
+    pub(crate) fn from_value(source: &Source, mut value: Value, path: &str) -> Result<Self, RecipeError> {
+        let missing = |field: &str| source.field_error(path, format!("missing field `{field}`"));
+        let table =
+            value.as_table_mut().ok_or_else(|| source.field_error(path, "expected a table".to_owned()))?;
+        let name = match table.remove("name") {
+            Some(Value::String(name)) => name,
+            Some(other) => {
+                return Err(source.field_error(
+                    &format!("{path}.name"),
+                    format!("expected a string, found {}", other.type_str()),
+                ));
+            }
+            None => return Err(missing("name")),
+        };
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            let message = format!("a stage's name is its folder: letters, digits, - and _, found {name:?}");
+            return Err(source.field_error(&format!("{path}.name"), message));
+        }
+        let kind = match table.remove("kind") {
+            Some(Value::String(kind)) => kind,
+            _ => return Err(missing("kind")),
+        };
+        let kind = match kind.as_str() {
+            "world" => StageKind::World(source.deserialize_value(value, path)?),
+            "init" => StageKind::Init(source.deserialize_value(value, path)?),
+            "sft" => StageKind::Sft(source.deserialize_value(value, path)?),
+            "reward" => StageKind::Reward(source.deserialize_value(value, path)?),
+            "soup" => StageKind::Soup(source.deserialize_value(value, path)?),
+            "ppo" => StageKind::Ppo(Box::new(source.deserialize_value(value, path)?)),
+            "eval" => StageKind::Eval(source.deserialize_value(value, path)?),
+            other => {
+                let known: Vec<String> = KINDS.iter().map(|&kind| kind.to_owned()).collect();
+                let hint = match nearest_of(other, &known) {
+                    Some(nearest) => format!("; did you mean `{nearest}`?"),
+                    None => format!("; kinds are {}", known.join(", ")),
+                };
+                return Err(source.field_error(
+                    &format!("{path}.kind"),
+                    format!("no kind of stage is called `{other}`{hint}"),
+                ));
+            }
+        };
+        Ok(Self { name, kind })
+    }
+}
+
+impl StageKind {
+    /// The word for it, as recipes and sub-commands have it.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::World(_) => "world",
+            Self::Init(_) => "init",
+            Self::Sft(_) => "sft",
+            Self::Reward(_) => "reward",
+            Self::Soup(_) => "soup",
+            Self::Ppo(_) => "ppo",
+            Self::Eval(_) => "eval",
+        }
+    }
+
+    /// Everything of the form `@stage` in it, without the `@`.
+    pub(crate) fn references(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let value = Value::try_from(self).expect("a stage that was read can be written");
+        collect_references(&value, &mut found);
+        found
+    }
+}
+
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.extend(stage_reference(text).map(str::to_owned)),
+        Value::Array(values) => values.iter().for_each(|value| collect_references(value, found)),
+        Value::Table(table) => table.iter().for_each(|(_, value)| collect_references(value, found)),
+        _ => {}
+    }
+}
+
+/// The synthetic world of `align_data::synthetic`, written as files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WorldStage {
+    /// Decides everything that is generated.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Texts to pretrain on.
+    pub(crate) pretraining: usize,
+    /// Demonstrations to fine-tune on.
+    pub(crate) demonstrations: usize,
+    /// How good the demonstrator is, from 0 to 1.
+    pub(crate) quality: Probability,
+    /// Labelled pairs.
+    pub(crate) preferences: usize,
+    /// The share of labels that are flipped.
+    pub(crate) label_noise: Probability,
+    /// Prompts to train on.
+    pub(crate) prompts: usize,
+    /// Prompts to evaluate on.
+    pub(crate) held_out_prompts: usize,
+}
+
+/// A model with fresh weights.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InitStage {
+    /// The folder whose tokenizer the model uses.
+    pub(crate) tokenizer: String,
+    /// Decides the weights.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// `config.json` in TOML: model_type, hidden_size, num_hidden_layers and so on. `vocab_size` is the tokenizer's.
+    pub(crate) config: toml::Table,
+}
+
+/// Supervised fine-tuning.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SftStage {
+    /// Where the model starts.
+    pub(crate) model: String,
+    /// The order of the data.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// The demonstrations.
+    pub(crate) data: DataConfig,
+    #[serde(default)]
+    pub(crate) encode: EncodeConfig,
+    #[serde(default)]
+    pub(crate) training: TrainingConfig,
+    #[serde(default)]
+    pub(crate) optimizer: OptimizerConfig,
+}
+
+/// Reward modelling.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RewardStage {
+    /// Where the backbone starts.
+    pub(crate) model: String,
+    /// The head's weights and the order of the data.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// The labelled pairs; give `held_out` for an accuracy that means something.
+    pub(crate) data: DataConfig,
+    #[serde(default)]
+    pub(crate) encode: EncodeConfig,
+    #[serde(default)]
+    pub(crate) training: TrainingConfig,
+    #[serde(default)]
+    pub(crate) optimizer: OptimizerConfig,
+    /// Weight of `(r_chosen + r_rejected)²`, which keeps scores around 0. TRL suggests 0.01.
+    #[serde(default = "no_centring")]
+    pub(crate) center_rewards_coefficient: NonNegative,
+    /// Shift and scale the trained model so that held-out completions score 0 on average with deviation 1.
+    #[serde(default = "yes")]
+    pub(crate) normalize: bool,
+}
+
+fn no_centring() -> NonNegative {
+    NonNegative::literal(0.0)
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A soup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SoupStage {
+    /// What is averaged.
+    pub(crate) models: Vec<String>,
+    /// One weight per model, summing to 1; equal if not given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) weights: Vec<f64>,
+    /// Demonstrations for the health gate; no gate without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<HealthConfig>,
+}
+
+/// The health gate: a soup must not be worse at its ingredients' job than they are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HealthConfig {
+    /// Held-out demonstrations.
+    pub(crate) data: DataConfig,
+    #[serde(default)]
+    pub(crate) encode: EncodeConfig,
+    /// By how many nats a token the soup may be worse than its worst ingredient.
+    #[serde(default = "health_tolerance")]
+    pub(crate) tolerance: NonNegative,
+}
+
+fn health_tolerance() -> NonNegative {
+    NonNegative::literal(0.05)
+}
+
+/// PPO. With a soup as `reference` this is SALSA.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PpoStage {
+    /// Where the policy starts.
+    pub(crate) policy: String,
+    /// What the policy is held to.
+    pub(crate) reference: String,
+    /// Let the reference follow the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) following: Option<Following>,
+    /// The reward model.
+    pub(crate) reward: String,
+    /// Where the critic starts; the reward model if not given. Its head starts afresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) critic: Option<String>,
+    /// A judge that is logged and never trained on: a reward model, or a world's gold reward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gold: Option<String>,
+    /// Further models whose KL is logged, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) anchors: BTreeMap<String, String>,
+    /// The prompts.
+    pub(crate) prompts: DataConfig,
+    #[serde(default)]
+    pub(crate) encode: EncodeConfig,
+    /// One run per seed; `ppo.seed` is not used beside it.
+    #[serde(default = "one_seed")]
+    pub(crate) seeds: Vec<u64>,
+    /// Save after every so many iterations; 0 only at the end and when interrupted.
+    #[serde(default)]
+    pub(crate) checkpoint_every: u64,
+    /// Every number of PPO.
+    #[serde(default)]
+    pub(crate) ppo: PpoConfig,
+}
+
+fn one_seed() -> Vec<u64> {
+    vec![0]
+}
+
+/// Models side by side on prompts nobody trained on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EvalStage {
+    /// What is compared, by the name the table shows.
+    pub(crate) arms: toml::Table,
+    /// The prompts.
+    pub(crate) prompts: DataConfig,
+    #[serde(default)]
+    pub(crate) encode: EncodeConfig,
+    /// The reward that was optimised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reward: Option<String>,
+    /// The reward that was meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gold: Option<String>,
+    /// Models the KL is measured to, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) anchors: BTreeMap<String, String>,
+    /// How completions are drawn; stop tokens are the model's own if none are given.
+    #[serde(default)]
+    pub(crate) sampling: SamplingConfig,
+    /// Decides the draws, the same for every arm.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Completions shown side by side in the report.
+    #[serde(default = "some_samples")]
+    pub(crate) show: usize,
+    /// Sequences that go through a model at once.
+    #[serde(default = "eval_microbatch")]
+    pub(crate) microbatch: usize,
+    /// Multiplies the standard error for the table's ±.
+    #[serde(default = "two_sided")]
+    pub(crate) z: Positive,
+}
+
+fn some_samples() -> usize {
+    6
+}
+
+fn eval_microbatch() -> usize {
+    32
+}
+
+fn two_sided() -> Positive {
+    Positive::literal(1.96)
+}

@@ -1,0 +1,296 @@
+//! The page: tables, charts and completions of one or several runs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::collect::{Run, Trace};
+use super::svg::{self, Series, escape};
+use crate::stages::Comparison;
+
+/// What is drawn of a training, by metric and heading; whatever a training does not report is left out.
+const CURVES: &[(&str, &str)] = &[
+    ("loss", "loss (nats a token, or a pair)"),
+    ("eval/loss", "held-out loss"),
+    ("accuracy", "accuracy on pairs"),
+    ("objective/scores", "proxy reward"),
+    ("gold/score", "gold reward (logged, never trained on)"),
+    ("objective/kl", "KL to the reference (nats a response)"),
+    ("objective/rlhf_reward", "reward minus penalty"),
+    ("response_length/mean", "length (tokens)"),
+    ("val/stop_token_rate", "share of responses that stop"),
+    ("policy/entropy_avg", "entropy (nats a token)"),
+    ("critic/vf_explained_var", "critic: explained variance"),
+    ("policy/clipfrac_avg", "share of clipped ratios"),
+    ("training/rollout_probs_diff_max", "largest gap of sampler and trainer"),
+];
+
+/// Colours there are in the style sheet.
+const COLORS: usize = 8;
+
+const STYLE: &str = "
+:root{--bg:#fbfaf8;--fg:#1d2126;--dim:#667080;--line:#dcdfe4;--card:#fff;
+--c0:#2563a8;--c1:#c2571a;--c2:#2e7d4f;--c3:#8b3fa0;--c4:#a8912a;--c5:#c23b5c;--c6:#3a8f95;--c7:#6b6f76}
+@media(prefers-color-scheme:dark){:root{--bg:#15181c;--fg:#e8e9eb;--dim:#98a2af;--line:#323841;--card:#1c2026;
+--c0:#6ea8e8;--c1:#f0935a;--c2:#6fc392;--c3:#c78adb;--c4:#d9c35f;--c5:#ef7f9a;--c6:#74c5cb;--c7:#a3a8b0}}
+*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}
+main{max-width:1100px;margin:0 auto;padding:1.2rem 1rem 4rem}h1{font-size:1.6rem;margin:.2em 0}
+h2{font-size:1.2rem;margin:2.2em 0 .6em;border-bottom:1px solid var(--line);padding-bottom:.3em}h3{font-size:1rem;margin:1.4em 0 .4em}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+th,td{padding:.35em .9em .35em 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th{color:var(--dim);font-weight:600}th:first-child,td:first-child{text-align:left}small,.note{color:var(--dim)}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:1rem}
+figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem}
+figcaption{font-size:.9rem;font-weight:600;margin-bottom:.2rem}svg{width:100%;height:auto;display:block}
+.grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim);stroke-width:1}.tick,.name{fill:var(--dim);font-size:12px}
+.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.key{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.4em}
+.legend span{display:inline-block;margin-right:1.2em}.samples{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,260px),1fr));gap:.7rem}
+.sample{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .8rem;white-space:pre-wrap;overflow-wrap:anywhere}
+.sample b{display:block}.prompt{white-space:pre-wrap;overflow-wrap:anywhere;font-weight:600}
+details pre{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem;font-size:.85rem}
+";
+
+/// The whole page.
+pub(super) fn page(runs: &[Run]) -> String {
+    let title = runs.iter().map(|run| run.title.as_str()).collect::<Vec<_>>().join(" · ");
+    let mut body = String::new();
+    for run in runs {
+        for (stage, comparison) in &run.comparisons {
+            let heading = if runs.len() > 1 { format!("{}: {stage}", run.title) } else { stage.clone() };
+            let _ = write!(body, "<h2>{}</h2>{}", escape(&heading), comparison_section(comparison));
+        }
+    }
+    body.push_str(&curves(runs));
+    for run in runs {
+        for (_, comparison) in &run.comparisons {
+            body.push_str(&samples(comparison));
+        }
+    }
+    for run in runs {
+        body.push_str(&stages(run));
+        if let Some(recipe) = &run.recipe {
+            let _ = write!(
+                body,
+                "<details><summary>The recipe as it ran, defaults spelt out{}</summary><pre>{}</pre></details>",
+                if runs.len() > 1 { format!(" ({})", escape(&run.title)) } else { String::new() },
+                escape(recipe)
+            );
+        }
+    }
+    let colors: String = (0..COLORS)
+        .map(|c| format!(".line.c{c}{{stroke:var(--c{c})}}.dot.c{c}{{fill:var(--c{c})}}.key.c{c}{{background:var(--c{c})}}\n"))
+        .collect();
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{0}</title>\
+         <style>{STYLE}{colors}</style></head><body><main><h1>{0}</h1>\
+         <p class=\"note\">align {1}</p>{body}</main></body></html>\n",
+        escape(&title),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// The table of a comparison, and its rewards against the distances travelled.
+fn comparison_section(comparison: &Comparison) -> String {
+    let columns = comparison.columns();
+    let arms = comparison.by_arm();
+    let mut out = String::from("<div class=\"scroll\"><table><tr><th>arm</th><th>seeds</th>");
+    for (_, heading) in &columns {
+        let _ = write!(out, "<th>{}</th>", escape(heading));
+    }
+    out.push_str("</tr>");
+    for (arm, results) in &arms {
+        let _ = write!(out, "<tr><td>{}</td><td>{}</td>", escape(arm), results.len());
+        for (name, _) in &columns {
+            match comparison.figure(results, name) {
+                Some(spread) => {
+                    let text = spread.show(comparison.z);
+                    let (mean, interval) = text.split_once(' ').unwrap_or((&text, ""));
+                    let _ = write!(out, "<td>{mean} <small>{interval}</small></td>");
+                }
+                None => out.push_str("<td>–</td>"),
+            }
+        }
+        out.push_str("</tr>");
+    }
+    let _ = write!(
+        out,
+        "</table></div><p class=\"note\">{} held-out prompts; ± is {} standard errors, over seeds where there are several, \
+         else over prompts. Computed from the final weights; KL in nats a response, exact over the vocabulary at every token drawn.</p>",
+        comparison.prompts, comparison.z
+    );
+    let rewards = [("gold", "gold reward"), ("reward", "proxy reward")];
+    let mut charts = String::new();
+    for anchor in &comparison.anchors {
+        let kl = format!("kl/{anchor}");
+        for (reward, heading) in rewards {
+            let series = frontier(comparison, &arms, &kl, reward);
+            if series.iter().any(|series| !series.points.is_empty()) {
+                let x = format!("KL to {anchor} (nats a response)");
+                charts.push_str(&svg::scatter(
+                    &format!("{heading} against KL to {anchor}"),
+                    &x,
+                    heading,
+                    &series,
+                ));
+            }
+        }
+    }
+    if !charts.is_empty() {
+        let names: Vec<_> =
+            arms.iter().enumerate().map(|(index, (arm, _))| ((*arm).to_owned(), index % COLORS)).collect();
+        let _ = write!(out, "{}<div class=\"charts\">{charts}</div>", svg::legend(&names));
+    }
+    out
+}
+
+/// One point per model.
+fn frontier(
+    comparison: &Comparison,
+    arms: &[(&str, Vec<&crate::stages::ArmResult>)],
+    kl: &str,
+    reward: &str,
+) -> Vec<Series> {
+    arms.iter()
+        .enumerate()
+        .map(|(index, (arm, results))| Series {
+            name: (*arm).to_owned(),
+            color: index % COLORS,
+            points: results
+                .iter()
+                .filter_map(|result| {
+                    let half = comparison.z * result.errors.get(reward)?;
+                    Some((*result.means.get(kl)?, *result.means.get(reward)?, half))
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+/// Curves per step, trainings of the same form on one chart.
+fn curves(runs: &[Run]) -> String {
+    let mut out = String::new();
+    let reinforcement = |trace: &Trace| trace.series.contains_key("objective/scores");
+    for (heading, rl) in
+        [("Reinforcement learning, step by step", true), ("Supervised training, step by step", false)]
+    {
+        // A training keeps its colour through all charts; seeds of a stage share one.
+        let mut names: Vec<(String, usize)> = Vec::new();
+        let mut chosen: Vec<(usize, &Trace)> = Vec::new();
+        for run in runs {
+            for trace in run.traces.iter().filter(|trace| reinforcement(trace) == rl) {
+                let name = if runs.len() > 1 {
+                    format!("{}: {}", run.title, trace.stage)
+                } else {
+                    trace.stage.clone()
+                };
+                let color = match names.iter().find(|(known, _)| *known == name) {
+                    Some((_, color)) => *color,
+                    None => {
+                        names.push((name, names.len() % COLORS));
+                        (names.len() - 1) % COLORS
+                    }
+                };
+                chosen.push((color, trace));
+            }
+        }
+        if chosen.is_empty() {
+            continue;
+        }
+        let charts: String =
+            CURVES.iter().filter_map(|(metric, heading)| curve(metric, heading, &chosen)).collect();
+        let seeds = chosen.iter().any(|(_, trace)| trace.seed.is_some());
+        let note = if seeds { "<p class=\"note\">One line per seed.</p>" } else { "" };
+        let _ = write!(
+            out,
+            "<h2>{heading}</h2>{}{note}<div class=\"charts\">{charts}</div>",
+            svg::legend(&names)
+        );
+    }
+    out
+}
+
+fn curve(metric: &str, heading: &str, traces: &[(usize, &Trace)]) -> Option<String> {
+    let series: Vec<Series> = traces
+        .iter()
+        .filter_map(|(color, trace)| {
+            let points = trace.series.get(metric)?;
+            let seed = trace.seed.as_ref().map(|seed| format!(" seed {seed}")).unwrap_or_default();
+            Some(Series {
+                name: format!("{}{seed}", trace.stage),
+                color: *color,
+                points: points.iter().map(|&(step, value)| (step, value, 0.0)).collect(),
+            })
+        })
+        .collect();
+    let drawable = series.iter().any(|series| series.points.len() > 1);
+    drawable.then(|| svg::lines(heading, "step", &series))
+}
+
+fn samples(comparison: &Comparison) -> String {
+    if comparison.samples.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("<h2>Completions side by side</h2>");
+    for sample in &comparison.samples {
+        let _ =
+            write!(out, "<h3 class=\"prompt\">{}</h3><div class=\"samples\">", escape(sample.prompt.trim()));
+        for (arm, completion, gold, reward) in &sample.completions {
+            let figures: BTreeMap<&str, f64> = [("gold", *gold), ("proxy", *reward)]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect();
+            let figures: Vec<String> =
+                figures.iter().map(|(name, value)| format!("{name} {value:.2}")).collect();
+            let _ = write!(
+                out,
+                "<div class=\"sample\"><b>{} <small>{}</small></b>{}</div>",
+                escape(arm),
+                figures.join(", "),
+                escape(completion.trim())
+            );
+        }
+        out.push_str("</div>");
+    }
+    out
+}
+
+fn stages(run: &Run) -> String {
+    if run.stages.is_empty() {
+        return String::new();
+    }
+    let mut out = format!(
+        "<h2>Stages{}</h2><div class=\"scroll\"><table><tr><th>stage</th><th>kind</th><th>seconds</th><th></th></tr>",
+        if run.title.is_empty() { String::new() } else { format!(" of {}", escape(&run.title)) }
+    );
+    for (name, done) in &run.stages {
+        let figures: Vec<String> = done
+            .summary
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some(format!("{} {}", name.replace('_', " "), short(value)?)))
+            .collect();
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{:.1}</td><td>{}</td></tr>",
+            escape(name),
+            escape(&done.kind),
+            done.seconds,
+            escape(&figures.join(", "))
+        );
+    }
+    out.push_str("</table></div>");
+    out
+}
+
+fn short(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::Number(number) if number.is_f64() => Some(format!("{:.3}", number.as_f64()?)),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Array(values) => {
+            Some(values.iter().map(short).collect::<Option<Vec<_>>>()?.join("/"))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,36 @@
+//! `report.html`: one file that opens without a server and reads on a phone.
+
+mod collect;
+mod html;
+mod svg;
+
+use std::path::{Path, PathBuf};
+
+use align_core::persist::replace_file;
+use anyhow::{Result, bail};
+
+use crate::args::ReportArgs;
+
+/// The report's name in a run folder.
+pub(crate) const FILE: &str = "report.html";
+
+/// `align report`.
+pub(crate) fn run(args: &ReportArgs) -> Result<()> {
+    let out = args.out.clone().unwrap_or_else(|| args.runs[0].join(FILE));
+    println!("{}", draw(&args.runs, &out)?.display());
+    Ok(())
+}
+
+/// Draws what the runs left behind.
+pub(crate) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf> {
+    let runs = runs.iter().map(|run| collect::Run::read(run)).collect::<Result<Vec<_>>>()?;
+    if let Some(empty) = runs.iter().find(|run| run.is_empty()) {
+        bail!(
+            "nothing to report in {}: expected metrics.jsonl or comparison.json below it",
+            empty.folder.display()
+        );
+    }
+    let page = html::page(&runs);
+    replace_file(out, |file| std::io::Write::write_all(file, page.as_bytes()))?;
+    Ok(out.to_owned())
+}
