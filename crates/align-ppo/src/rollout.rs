@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use align_core::draws::Purpose;
+use align_core::number::NonNegative;
 use align_core::{CausalLm, Completions, Draws, Reference, Reward};
 use align_models::{GenerateOptions, Prompt, SamplingConfig, generate};
 use burn::tensor::Tensor;
@@ -76,9 +77,9 @@ pub(crate) struct Collector<'a> {
 /// How rollouts are sampled: the trainer's temperature, and every filter the config asks for.
 pub fn sampling(config: &PpoConfig) -> SamplingConfig {
     SamplingConfig {
-        temperature: config.temperature.get(),
+        temperature: NonNegative::literal(config.temperature.get()),
         top_k: config.top_k,
-        top_p: config.top_p.get(),
+        top_p: config.top_p,
         max_new_tokens: config.response_length,
         stop_token_ids: config.stop_token_ids.clone(),
         never_stop: config.stop_token_ids.is_empty(),

@@ -105,6 +105,9 @@ macro_rules! ppo_config {
             }
         }
 
+        /// Every setting's name; `preset` and the short forms of [`ALIASES`] are read beside them.
+        pub const NAMES: &[&str] = &[$(stringify!($field)),+];
+
         /// Other projects' names, and ours for them.
         pub const ALIASES: &[(&str, &str)] = &[
             ("beta", "kl_coef"), ("init_kl_coef", "kl_coef"), ("target_kl", "kl_target"), ("horizon", "kl_horizon"),

@@ -136,6 +136,12 @@ pub enum ConfigError {
         /// What it was.
         found: f64,
     },
+    /// A decay of 1 would never take anything in.
+    #[error("`{name}` is 1, expected a number in [0, 1): a running mean that forgets nothing learns nothing")]
+    AdamBeta {
+        /// Which of the two.
+        name: &'static str,
+    },
     /// Adaptive β would leave the positive numbers.
     #[error(
         "`rollout_batch` is {rollout_batch} and `kl_horizon` is {horizon}, expected a rollout of fewer than five horizons"
@@ -221,6 +227,11 @@ impl PpoConfig {
         }
         if self.advantage_estimator.needs_groups() && self.num_generations < 2 {
             return Err(ConfigError::NoGroups { found: self.num_generations });
+        }
+        for (name, beta) in [("adam_beta_1", self.adam_beta_1), ("adam_beta_2", self.adam_beta_2)] {
+            if beta.get() == 1.0 {
+                return Err(ConfigError::AdamBeta { name });
+            }
         }
         match self.dual_clip {
             Some(c) if c.get() <= 1.0 => return Err(ConfigError::DualClip { found: c.get() }),

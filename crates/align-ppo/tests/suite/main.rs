@@ -1,0 +1,13 @@
+//! One binary for all tests of the crate: linking a backend takes longer than running them.
+
+mod algorithm;
+mod analytic;
+mod config;
+mod details;
+mod errors;
+mod knobs;
+mod properties;
+mod resume;
+mod salsa_experiment;
+mod small;
+mod world;
