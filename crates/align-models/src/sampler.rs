@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use align_core::number::{Fraction, NonNegative, Positive, UnitInterval};
 use serde::{Deserialize, Serialize};
 
 use crate::processors::{History, MinNewTokens, MinP, Processor, RepetitionPenalty, Temperature, TopK, TopP};
@@ -97,15 +98,15 @@ pub fn raw_log_prob(logits: &[f32], token: u32, temperature: f64) -> f64 {
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
     /// Divides logits. 0 takes the likeliest token; log-probabilities are then those of temperature 1.
-    pub temperature: f64,
+    pub temperature: NonNegative,
     /// Keeps the k likeliest tokens; 0 keeps all.
     pub top_k: usize,
     /// Keeps the smallest set of tokens with this mass; 1 keeps all.
-    pub top_p: f64,
+    pub top_p: Fraction,
     /// Keeps tokens at least this many times as likely as the likeliest; 0 keeps all.
-    pub min_p: f64,
+    pub min_p: UnitInterval,
     /// Divides (multiplies, if negative) the scores of tokens that occur in prompt or response; 1 does nothing.
-    pub repetition_penalty: f64,
+    pub repetition_penalty: Positive,
     /// The longest response. 256, as TRL's `max_completion_length`.
     pub max_new_tokens: usize,
     /// The shortest response: before that, stop tokens are removed and stop strings wait.
@@ -121,11 +122,11 @@ pub struct SamplingConfig {
 impl Default for SamplingConfig {
     fn default() -> Self {
         Self {
-            temperature: 1.0,
+            temperature: NonNegative::literal(1.0),
             top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
+            top_p: Fraction::literal(1.0),
+            min_p: UnitInterval::literal(0.0),
+            repetition_penalty: Positive::literal(1.0),
             max_new_tokens: 256,
             min_new_tokens: 0,
             stop_token_ids: Vec::new(),
@@ -136,19 +137,12 @@ impl Default for SamplingConfig {
 }
 
 /// A setting of [`SamplingConfig`] that cannot be.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplingError {
-    /// A number outside its range.
-    #[error("`{name}` is {found}, expected {expected}")]
-    Range {
-        /// The setting.
-        name: &'static str,
-        /// Its range.
-        expected: &'static str,
-        /// What it was.
-        found: f64,
-    },
+    /// Responses without tokens.
+    #[error("`max_new_tokens` is 0, expected at least 1")]
+    NoTokens,
     /// More tokens asked for at least than at most.
     #[error("`min_new_tokens` is {minimum}, expected at most `max_new_tokens`, {maximum}")]
     Lengths {
@@ -181,21 +175,14 @@ pub enum SamplingError {
 }
 
 impl SamplingConfig {
-    /// Checks every range.
+    /// Checks what the types of the fields cannot.
     ///
     /// # Errors
     /// [`SamplingError`] names the first setting that is wrong.
     pub fn check(&self) -> Result<(), SamplingError> {
-        let number = |name, found: f64, holds: bool, expected| {
-            if holds { Ok(()) } else { Err(SamplingError::Range { name, expected, found }) }
-        };
-        let t = self.temperature;
-        number("temperature", t, t >= 0.0 && t.is_finite(), "a number from 0")?;
-        number("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1")?;
-        number("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1")?;
-        let penalty = self.repetition_penalty;
-        number("repetition_penalty", penalty, penalty > 0.0 && penalty.is_finite(), "a number above 0")?;
-        number("max_new_tokens", self.max_new_tokens as f64, self.max_new_tokens > 0, "at least 1")?;
+        if self.max_new_tokens == 0 {
+            return Err(SamplingError::NoTokens);
+        }
         if self.min_new_tokens > self.max_new_tokens {
             return Err(SamplingError::Lengths {
                 minimum: self.min_new_tokens,
@@ -220,8 +207,8 @@ impl SamplingConfig {
     pub fn sampler(&self) -> Result<Chain, SamplingError> {
         self.check()?;
         let mut processors: Vec<Box<dyn Processor>> = Vec::new();
-        if self.repetition_penalty != 1.0 {
-            processors.push(Box::new(RepetitionPenalty(self.repetition_penalty)));
+        if self.repetition_penalty.get() != 1.0 {
+            processors.push(Box::new(RepetitionPenalty(self.repetition_penalty.get())));
         }
         if self.min_new_tokens > 0 && !self.stop_token_ids.is_empty() {
             processors.push(Box::new(MinNewTokens {
@@ -229,36 +216,36 @@ impl SamplingConfig {
                 stop_token_ids: self.stop_token_ids.clone(),
             }));
         }
-        if self.temperature == 0.0 {
+        if self.temperature.get() == 0.0 {
             return Ok(Chain { processors, pick: Pick::Best });
         }
-        if self.temperature != 1.0 {
-            processors.push(Box::new(Temperature(self.temperature)));
+        if self.temperature.get() != 1.0 {
+            processors.push(Box::new(Temperature(self.temperature.get())));
         }
         if self.top_k > 0 {
             processors.push(Box::new(TopK(self.top_k)));
         }
-        if self.top_p < 1.0 {
-            processors.push(Box::new(TopP(self.top_p)));
+        if self.top_p.get() < 1.0 {
+            processors.push(Box::new(TopP(self.top_p.get())));
         }
-        if self.min_p > 0.0 {
-            processors.push(Box::new(MinP(self.min_p)));
+        if self.min_p.get() > 0.0 {
+            processors.push(Box::new(MinP(self.min_p.get())));
         }
         Ok(Chain { processors, pick: Pick::Draw })
     }
 
     /// The temperature of the raw distribution: `temperature`, or 1 where that is 0.
     pub fn raw_temperature(&self) -> f64 {
-        if self.temperature == 0.0 { 1.0 } else { self.temperature }
+        if self.temperature.get() == 0.0 { 1.0 } else { self.temperature.get() }
     }
 
     /// True if tokens are drawn from `softmax(logits / temperature)` itself, so that sampled and raw log-probabilities agree.
     pub fn is_unfiltered(&self) -> bool {
-        self.temperature > 0.0
+        self.temperature.get() > 0.0
             && self.top_k == 0
-            && self.top_p == 1.0
-            && self.min_p == 0.0
-            && self.repetition_penalty == 1.0
+            && self.top_p.get() == 1.0
+            && self.min_p.get() == 0.0
+            && self.repetition_penalty.get() == 1.0
             && self.min_new_tokens == 0
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use align_core::number::NonNegative;
 use align_core::{CausalLm, Decoder, Draws, TokenBatch};
 use align_models::{
     Drawn, Event, FinishReason, GenerateError, GenerateOptions, Generation, History, Prompt, Sampler,
-    SamplingConfig, generate, generate_watched,
+    SamplingConfig, Transformer, TransformerConfig, generate, generate_watched,
 };
 use align_testkit::statistics::{assert_frequencies, counts};
 use align_testkit::{BigramLm, assert_close, device};
@@ -136,7 +137,7 @@ fn a_stop_string_may_span_tokens_and_the_text_is_cut_before_it() {
     let model = BigramLm::from_logits(table, &device());
     let spell = |ids: &[u32]| ids.iter().map(|&id| (b'a' + id as u8) as char).collect::<String>();
     let config = |strings: &[&str], min_new_tokens| SamplingConfig {
-        temperature: 0.0,
+        temperature: NonNegative::literal(0.0),
         max_new_tokens: 6,
         min_new_tokens,
         stop_strings: strings.iter().map(|&string| string.to_owned()).collect(),
@@ -177,7 +178,7 @@ fn a_minimum_length_holds_back_stop_tokens_only() {
 #[test]
 fn without_filters_sampled_and_raw_log_probs_are_the_trainers() {
     let (model, prompts) = (bigram(), prompts());
-    let sampling = SamplingConfig { temperature: 0.7, ..stopping(10) };
+    let sampling = SamplingConfig { temperature: NonNegative::literal(0.7), ..stopping(10) };
     let generation = generate(&model, &prompts, &GenerateOptions::new(&sampling, Draws::new(6))).unwrap();
     let completions = generation.to_completions(&device());
     let trainers = model.token_log_probs(&completions, 0.7).log_probs;
@@ -203,7 +204,7 @@ fn with_filters_the_two_log_probs_part() {
 
 #[test]
 fn greedy_takes_the_likeliest_path_whatever_the_seed() {
-    let sampling = SamplingConfig { temperature: 0.0, ..endless(8) };
+    let sampling = SamplingConfig { temperature: NonNegative::literal(0.0), ..endless(8) };
     let [first, second] = [1, 2].map(|seed| {
         generate(&bigram(), &prompts(), &GenerateOptions::new(&sampling, Draws::new(seed))).unwrap()
     });
@@ -386,6 +387,45 @@ fn scores_that_are_no_distribution_are_an_error_with_the_place() {
         generate(&model, &Prompt::numbered([vec![1]]), &GenerateOptions::new(&sampling, Draws::new(0)))
             .unwrap_err();
     assert_eq!(error, GenerateError::NotFinite { row: 0, position: 2 });
+}
+
+/// A Llama of two layers; weights large enough that its distributions are far from uniform.
+fn transformer() -> Transformer {
+    let config = TransformerConfig { initializer_range: 0.3, ..TransformerConfig::llama(40, 16, 2, 4) };
+    Transformer::init(&config, &Draws::new(5), &device())
+}
+
+#[test]
+fn the_cache_and_the_trainer_give_the_same_log_probs() {
+    let (model, prompts) = (transformer(), prompts());
+    let sampling = SamplingConfig { temperature: NonNegative::literal(0.8), ..stopping(12) };
+    for slots in [4, 64] {
+        let options = GenerateOptions { samples: 2, slots, ..GenerateOptions::new(&sampling, Draws::new(6)) };
+        let generation = generate(&model, &prompts, &options).unwrap();
+        let trainers = model.token_log_probs(&generation.to_completions(&device()), 0.8).log_probs;
+        let least = trainers.clone().min().into_scalar::<f32>();
+        assert!(least < -4.0, "distributions far from certain and from uniform: {least}");
+        // f32 through two layers, in another order of addition.
+        assert_close(generation.raw_log_probs(&device()), trainers, 1e-5);
+    }
+}
+
+#[test]
+fn a_transformers_tokens_do_not_depend_on_the_batch_either() {
+    let (model, prompts, sampling) = (transformer(), prompts(), stopping(12));
+    let options = GenerateOptions { samples: 2, ..GenerateOptions::new(&sampling, Draws::new(6)) };
+    let alone = generate(&model, &prompts, &GenerateOptions { slots: 1, ..options }).unwrap();
+    for slots in [3, 16, 64] {
+        let together = generate(&model, &prompts, &GenerateOptions { slots, ..options }).unwrap();
+        assert_eq!(responses(&together), responses(&alone), "{slots} slots");
+    }
+    let mut shuffled = prompts.clone();
+    shuffled.rotate_left(7);
+    let moved = generate(&model, &shuffled, &GenerateOptions { slots: 16, ..options }).unwrap();
+    for row in &moved.rows {
+        let key = shuffled[row.prompt_index].key as usize;
+        assert_eq!(row.response, alone.rows[key * 2 + row.sample].response);
+    }
 }
 
 #[test]
