@@ -1,1 +1,45 @@
-//! Reward models: Bradley-Terry training, scoring and calibration.
+//! Reward models: learning a score from preference pairs, bringing it to a scale, judging with it.
+//!
+//! | topic | where |
+//! | --- | --- |
+//! | the ranking loss, its objective | [`ranking_loss`], [`centering`], [`BradleyTerryObjective`] |
+//! | what is trained, and what it becomes | [`Scorer`], [`Judge`] |
+//! | agreement with labels | [`evaluate_pairs`], [`compare`], [`PairReport`] |
+//! | mean 0, deviation 1 | [`ReferenceScores`], [`Target`], [`Normalized`] |
+//! | rewards made of rewards | [`Scaled`], [`Clipped`], [`LengthPenalized`], [`StopRequired`], [`WeightedSum`] |
+//! | microbatches, wrong labels on purpose | [`microbatches`], [`LabelFlips`] |
+//!
+//! # Examples
+//! A reward of one's own is a closure; its shape is put around it:
+//! ```
+//! use align_core::{Completions, Reward, RewardFn};
+//! use align_reward::{Clipped, NoStop, StopRequired};
+//! use align_testkit::device;
+//!
+//! let length = RewardFn(|c: &Completions| {
+//!     c.response.mask.clone().int().sum_dim(1).squeeze_dim::<1>(1).float()
+//! });
+//! let reward = StopRequired {
+//!     reward: Clipped { reward: length, limit: 2.0 },
+//!     stop_token_ids: vec![9],
+//!     without: NoStop::Subtract(1.0),
+//! };
+//! let completions = Completions::from_rows(&[vec![1], vec![1]], &[vec![2, 3, 9], vec![2, 3, 4]], &device());
+//! assert_eq!(reward.score(&completions).to_data().iter::<f32>().collect::<Vec<_>>(), [2.0, 1.0]);
+//! ```
+
+mod bradley_terry;
+mod error;
+mod evaluate;
+mod normalize;
+mod pairs;
+mod scorer;
+mod shape;
+
+pub use bradley_terry::{BradleyTerryObjective, centering, ranking_loss};
+pub use error::RewardError;
+pub use evaluate::{PairReport, compare, evaluate_pairs, finite_scores};
+pub use normalize::{Normalized, ReferenceScores, Target};
+pub use pairs::{LabelFlips, microbatches};
+pub use scorer::{Judge, Scorer};
+pub use shape::{Clipped, LengthPenalized, NoStop, Scaled, StopRequired, WeightedSum};
