@@ -55,3 +55,7 @@ pub use template::{ChatTemplate, RenderOptions, TemplateError};
 pub use tokenizer::{
     Encoding, HfTokenizer, SpecialIds, SpecialTokens, Tokenizer, TokenizerError, check_vocabulary,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -217,7 +217,7 @@ fn what_stands_between_two_answers_is_given_and_not_learnt() {
     let turns = [(User, "a"), (Assistant, "b"), (User, "c"), (Assistant, "d")];
     let messages = turns.map(|(role, content)| Message::new(role, content)).to_vec();
     let example = encoder.encode_sft(&DemonstrationRow::Messages { messages, tools: None }).unwrap();
-    let batch = collate::demonstrations(&[example.clone()], &align_testkit::device());
+    let batch = collate::demonstrations(std::slice::from_ref(&example), &align_testkit::device());
     let joined =
         [batch.completions.prompt.rows()[0].clone(), batch.completions.response.rows()[0].clone()].concat();
     assert_eq!(joined, example.ids);

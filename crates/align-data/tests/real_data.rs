@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use align_data::{
     ChatTemplate, DemonstrationRow, EncodeOptions, Encoder, HfTokenizer, Overlong, PreferenceRow,
-    ReadOptions, SpecialTokens, Tokenizer, check_vocabulary, read_rows,
+    ReadOptions, SpecialTokens, check_vocabulary, read_rows,
 };
 
 fn encoder(folder: &std::path::Path) -> Encoder {
@@ -26,8 +26,8 @@ fn pairs_of_both_files_encode_with_a_stop_token_on_each_side() {
         let rows = read_rows::<PreferenceRow>(&path, &options).unwrap().rows;
         let encoded = encoder.encode_all(&rows, Encoder::encode_preference).unwrap();
         assert_eq!(encoded.examples.len() + encoded.dropped, 400, "{name}");
-        // A third of AlpacaEval's answers outgrow 512 tokens of this small vocabulary; most of HH fits.
-        assert!(encoded.examples.len() > 100, "{name}: {} of 400 fit", encoded.examples.len());
+        // Of AlpacaEval's pairs a fifth fit into 512 tokens of this small vocabulary on both sides, of HH's most.
+        assert!(encoded.examples.len() > 50, "{name}: {} of 400 fit", encoded.examples.len());
         for (example, row) in encoded.examples.iter().zip(encoded.indices.iter().map(|&index| &rows[index])) {
             assert_eq!(example.prompt, encoder.encode_prompt(&row.prompt).unwrap());
             assert_eq!(example.prompt.iter().filter(|id| **id == 0).count(), 1, "BOS once");

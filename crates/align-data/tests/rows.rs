@@ -257,7 +257,7 @@ fn plain_text_is_a_row_a_paragraph() {
 
 fn messages() -> impl Strategy<Value = Vec<Message>> {
     prop::collection::vec("[a-z\"\\\\\n☃]{0,6}[a-z]", 1..4).prop_map(|texts| {
-        let role = |index: usize| if index % 2 == 0 { User } else { Assistant };
+        let role = |index: usize| if index.is_multiple_of(2) { User } else { Assistant };
         texts.into_iter().enumerate().map(|(index, text)| Message::new(role(index), text.trim())).collect()
     })
 }

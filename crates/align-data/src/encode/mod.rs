@@ -367,12 +367,11 @@ impl Encoder {
 
 /// The special token a template writes right after the assistant's words, if it writes one.
 fn end_of_turn(tokenizer: &dyn Tokenizer, template: &ChatTemplate) -> Option<u32> {
-    const WORD: &str = "a";
-    let dialogue = [Message::new(Role::User, WORD), Message::new(Role::Assistant, WORD)];
+    // A word no template contains.
+    const WORD: &str = "zqxj";
+    let dialogue = [Message::new(Role::User, "a"), Message::new(Role::Assistant, WORD)];
     let text = template.render(&dialogue, &RenderOptions::default()).ok()?;
-    let tail = &text[text.rfind(WORD).filter(|_| !text.ends_with(WORD))?..];
-    // The word may occur inside the special token, so the search goes by ids, from the end.
-    let ids = tokenizer.encode(tail).ok()?.ids;
+    let ids = tokenizer.encode(&text[text.rfind(WORD)? + WORD.len()..]).ok()?.ids;
     let special = ids.iter().rposition(|id| tokenizer.is_special(*id))?;
     let rest = tokenizer.decode(&ids[special + 1..], SpecialTokens::Keep).ok()?;
     rest.trim().is_empty().then_some(ids[special])

@@ -22,7 +22,7 @@ use self::json::{Elements, Lines, Paragraphs, RawError, RawRow};
 use crate::rows::{FromRow, RowProblem};
 
 /// How rows are read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
     /// Count and list broken rows rather than stopping at the first. Off: a broken row is usually a wrong file.
     pub skip_bad_rows: bool,
@@ -30,12 +30,6 @@ pub struct ReadOptions {
     pub limit: Option<usize>,
     /// Renamed columns, as (name in the file, name we know), before anything else looks at the row.
     pub rename: Vec<(String, String)>,
-}
-
-impl Default for ReadOptions {
-    fn default() -> Self {
-        Self { skip_bad_rows: false, limit: None, rename: Vec::new() }
-    }
 }
 
 /// How many skipped rows are listed; the others are only counted.
