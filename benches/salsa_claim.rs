@@ -47,11 +47,14 @@ fn main() {
     let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let count = numbers.first().copied().unwrap_or(5);
     let updates = numbers.get(1).copied().unwrap_or(150);
-    println!("seed  KL_0   sft_1  sft_2  soup   | b=0.05 ppo salsa  KL    KL    | b=0.2 ppo salsa  KL    KL    | control");
+    println!(
+        "seed  KL_0   sft_1  sft_2  soup   | b=0.05 ppo salsa  KL    KL    | b=0.2 ppo salsa  KL    KL    | control"
+    );
     let seeds: Vec<Seed> = (0..count as u64)
         .map(|seed| {
             let s = measure(seed, updates);
-            let arm = |[ppo, salsa, kl, kl_soup]: [f64; 4]| format!("{ppo:.4} {salsa:.4} {kl:.2} {kl_soup:.2}");
+            let arm =
+                |[ppo, salsa, kl, kl_soup]: [f64; 4]| format!("{ppo:.4} {salsa:.4} {kl:.2} {kl_soup:.2}");
             let (first, second) = (arm(s.arms[0]), arm(s.arms[1]));
             let [a, b] = s.gold_tuned;
             println!(
@@ -86,11 +89,17 @@ fn main() {
         (
             "7  control: reference below both, final below PPO by 0.05",
             every(&|s| {
-                s.gold_tuned.iter().all(|gold| s.gold_nonsense < *gold) && s.arms[0][0] - s.gold_held_back >= 0.05
+                s.gold_tuned.iter().all(|gold| s.gold_nonsense < *gold)
+                    && s.arms[0][0] - s.gold_held_back >= 0.05
             }),
         ),
     ];
-    println!("mean gain of the soup {:.4}, lead of SALSA {:.4} and {:.4}", mean(&gain), mean(&|s| lead(s, 0)), mean(&|s| lead(s, 1)));
+    println!(
+        "mean gain of the soup {:.4}, lead of SALSA {:.4} and {:.4}",
+        mean(&gain),
+        mean(&|s| lead(s, 0)),
+        mean(&|s| lead(s, 1))
+    );
     for (name, holds) in criteria {
         println!("{} {name}", if holds { "pass" } else { "FAIL" });
     }

@@ -13,7 +13,10 @@ use salsa_experiment::Ingredients;
 
 fn main() {
     let (beta, updates) = (0.05, 60);
-    println!("{:>4} {:<6} {:>12} {:>16} {:>14}", "seed", "arm", "gold reward", "KL to reference", "KL to sft_1");
+    println!(
+        "{:>4} {:<6} {:>12} {:>16} {:>14}",
+        "seed", "arm", "gold reward", "KL to reference", "KL to sft_1"
+    );
     for seed in 0..2 {
         let nets = Ingredients::of(seed);
         let sft = &nets.tuned[0];

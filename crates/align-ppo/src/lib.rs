@@ -28,6 +28,7 @@ pub mod estimate;
 pub mod objective;
 mod ppo;
 pub mod report;
+mod resume;
 pub mod rewards;
 pub mod rollout;
 pub mod surrogate;

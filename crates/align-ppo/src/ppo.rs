@@ -1,17 +1,12 @@
-//! PPO as an [`Algorithm`]: collect, judge, learn.
+//! One iteration: collect, judge, learn.
 
-use std::fs;
-use std::io::Write;
-use std::path::Path;
 use std::time::Instant;
 
 use align_core::draws::Purpose;
-use align_core::persist::replace_file;
-use align_core::regularizer::{Coefficient, Site};
-use align_core::{Completions, Critic, Draws, Persist, PersistError, Policy, Reference, Regularizer, Reward};
-use align_train::{Algorithm, Learner, Metrics, TrainError};
+use align_core::regularizer::Site;
+use align_core::{Completions, Critic, Draws, Policy, Reference, Regularizer, Reward};
+use align_train::{Learner, Metrics};
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
 
 use crate::anchor::Anchor;
 use crate::config::{BatchPlan, PpoConfig};
@@ -27,8 +22,6 @@ use crate::rollout::{Collector, Rollout};
 const NEGATIVE_KL: f64 = -0.05;
 /// Iterations between two looks at whether the fixed reference still stands where it stood.
 const REFERENCE_CHECK_EVERY: u64 = 16;
-/// The state's name inside a checkpoint.
-const STATE_FILE: &str = "ppo.json";
 
 /// What a run is put together from: what is trained is generic, what is frozen is boxed.
 pub struct PpoParts<P, C = NoCritic> {
@@ -50,24 +43,6 @@ pub struct PpoParts<P, C = NoCritic> {
     pub anchors: Vec<(String, Box<dyn Reference>)>,
 }
 
-/// What has to be remembered beside weights and moments.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct State {
-    /// Responses collected so far.
-    episodes: u64,
-    /// β, wherever it has been steered to.
-    coefficient: Coefficient,
-    /// Of all scores so far.
-    moments: RunningMoments,
-    /// The first rollout: length and score.
-    first: Option<(f64, f64)>,
-    /// Whether there is a critic.
-    critic: bool,
-    /// Whether the reference moves.
-    moving: bool,
-}
-
 /// Proximal policy optimisation with any reference, any reward and any divergence.
 ///
 /// One iteration collects `rollout_batch` responses, judges and pays them, and goes through them `num_ppo_epochs` times.
@@ -81,17 +56,17 @@ pub struct Ppo<P, C = NoCritic> {
     config: PpoConfig,
     plan: BatchPlan,
     draws: Draws,
-    policy: Learner<P>,
-    critic: Option<Learner<C>>,
-    reference: Anchor<P>,
+    pub(crate) policy: Learner<P>,
+    pub(crate) critic: Option<Learner<C>>,
+    pub(crate) reference: Anchor<P>,
     reward: Box<dyn Reward>,
     gold: Option<Box<dyn Reward>>,
     anchors: Vec<(String, Box<dyn Reference>)>,
-    regularizer: Regularizer,
+    pub(crate) regularizer: Regularizer,
     prompts: Vec<Vec<u32>>,
-    moments: RunningMoments,
-    first: Option<(f64, f64)>,
-    episodes: u64,
+    pub(crate) moments: RunningMoments,
+    pub(crate) first: Option<(f64, f64)>,
+    pub(crate) episodes: u64,
     probe: Option<(Completions, f32)>,
     warnings: Vec<Warning>,
 }
@@ -402,7 +377,7 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
     fn take_probe(&self) -> Option<(Completions, f32)> {
         let prompt = self.prompts.iter().find(|prompt| !prompt.is_empty())?;
         let device = self.policy.model().valid().device();
-        let completions = Completions::from_rows(&[prompt.clone()], &[vec![prompt[0]]], &device);
+        let completions = Completions::from_rows(std::slice::from_ref(prompt), &[vec![prompt[0]]], &device);
         let log_prob = self.ask(&completions)?;
         Some((completions, log_prob))
     }
@@ -437,69 +412,4 @@ fn rename(into: &mut Metrics, from: &Metrics, names: &[(&str, &str)]) {
             into.set(*new, value);
         }
     }
-}
-
-impl<P: Policy + Persist, C: Critic + Persist> Algorithm for Ppo<P, C> {
-    fn iterate(&mut self, step: u64) -> Result<Metrics, TrainError> {
-        Ok(self.iteration(step)?)
-    }
-
-    fn save(&self, folder: &Path) -> Result<(), TrainError> {
-        self.policy.save(&subfolder(folder, "policy")?)?;
-        if let Some(critic) = &self.critic {
-            critic.save(&subfolder(folder, "critic")?)?;
-        }
-        if let Anchor::Moving(moving) = &self.reference {
-            moving.save(&subfolder(folder, "reference")?)?;
-        }
-        let state = State {
-            episodes: self.episodes,
-            coefficient: self.regularizer.coefficient.clone(),
-            moments: self.moments,
-            first: self.first,
-            critic: self.critic.is_some(),
-            moving: matches!(self.reference, Anchor::Moving(_)),
-        };
-        let text = serde_json::to_vec_pretty(&state).expect("numbers and names are JSON");
-        Ok(replace_file(&folder.join(STATE_FILE), |file| file.write_all(&text))?)
-    }
-
-    fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
-        let path = folder.join(STATE_FILE);
-        let bytes = fs::read(&path).map_err(PersistError::read(&path))?;
-        let state: State = serde_json::from_slice(&bytes).map_err(|error| PersistError::Damaged {
-            path,
-            expected: "the state of a PPO run".to_owned(),
-            found: error.to_string(),
-        })?;
-        let moving = matches!(self.reference, Anchor::Moving(_));
-        let what = match (state.critic, self.critic.is_some(), state.moving, moving) {
-            (true, false, ..) => Some("has a critic"),
-            (false, true, ..) => Some("has no critic"),
-            (.., true, false) => Some("has a moving reference"),
-            (.., false, true) => Some("has a fixed reference"),
-            _ => None,
-        };
-        if let Some(what) = what {
-            return Err(PpoError::OtherSetUp { what }.into());
-        }
-        self.policy.restore(&folder.join("policy"))?;
-        if let Some(critic) = &mut self.critic {
-            critic.restore(&folder.join("critic"))?;
-        }
-        if let Anchor::Moving(moving) = &mut self.reference {
-            moving.restore(&folder.join("reference"))?;
-        }
-        self.episodes = state.episodes;
-        self.regularizer.coefficient = state.coefficient;
-        self.moments = state.moments;
-        self.first = state.first;
-        Ok(())
-    }
-}
-
-fn subfolder(folder: &Path, name: &str) -> Result<std::path::PathBuf, PersistError> {
-    let path = folder.join(name);
-    fs::create_dir_all(&path).map_err(PersistError::write(&path))?;
-    Ok(path)
 }

@@ -74,9 +74,9 @@ trait Row {
 }
 
 impl Row for BigramLm {
-    /// log π(· | token), `[1, V]`.
+    /// log π(· | token) of a policy over four tokens, `[1, 4]`.
     fn token_log_probs_of(&self, token: usize) -> Tensor<2> {
-        burn::tensor::activation::log_softmax(self.table.val(), 1).slice([token..token + 1])
+        burn::tensor::activation::log_softmax(self.table.val(), 1).slice([token..token + 1, 0..4])
     }
 }
 

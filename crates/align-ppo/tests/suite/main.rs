@@ -4,6 +4,7 @@ mod algorithm;
 mod analytic;
 mod config;
 mod details;
+mod details_of_learning;
 mod errors;
 mod knobs;
 mod properties;

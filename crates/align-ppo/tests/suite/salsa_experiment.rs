@@ -14,19 +14,19 @@ use rand::seq::SliceRandom;
 use serde_json::json;
 
 /// Nets of one seed, all on the plain device.
-pub struct Ingredients {
+pub(crate) struct Ingredients {
     /// θ_1 and θ_2: fine-tuned from one net on the same data in another order.
-    pub tuned: [PatternNet; 2],
+    pub(crate) tuned: [PatternNet; 2],
     /// Their average.
-    pub soup: PatternNet,
+    pub(crate) soup: PatternNet,
     /// θ_1 averaged with an unrelated random net: the negative control.
-    pub nonsense: PatternNet,
+    pub(crate) nonsense: PatternNet,
     draws: Draws,
 }
 
 impl Ingredients {
     /// Pretrains once on weak demonstrations and fine-tunes twice on better ones.
-    pub fn of(seed: u64) -> Self {
+    pub(crate) fn of(seed: u64) -> Self {
         let draws = Draws::new(seed);
         let start = PatternNet::random(&draws, 1.0, &train_device());
         let weak = demonstrations(&draws.child(1), 4096, 0.15);
@@ -42,7 +42,7 @@ impl Ingredients {
     }
 
     /// PPO from θ_1 towards the gold reward, held to `reference`; arms of one seed differ in nothing else.
-    pub fn arm(&self, reference: &PatternNet, beta: f64, updates: usize) -> PatternNet {
+    pub(crate) fn arm(&self, reference: &PatternNet, beta: f64, updates: usize) -> PatternNet {
         let config: PpoConfig = serde_json::from_value(json!({
             "rollout_batch": 64, "microbatch": 64, "total_episodes": 64 * updates, "num_ppo_epochs": 2,
             "response_length": 8, "temperature": 1.0, "kl_coef": beta, "cliprange": 0.2,
@@ -68,7 +68,7 @@ impl Ingredients {
     }
 
     /// Gold reward of `policy` and its exact KL to `from`, on 2048 fresh prompts.
-    pub fn measure(&self, policy: &PatternNet, from: &PatternNet) -> Evaluated {
+    pub(crate) fn measure(&self, policy: &PatternNet, from: &PatternNet) -> Evaluated {
         evaluate(policy, from, &self.draws.child(8), 2048)
     }
 }
@@ -99,7 +99,7 @@ fn learn(
 }
 
 /// All weights, to the bit.
-pub fn bits(net: &PatternNet) -> Vec<u32> {
+pub(crate) fn bits(net: &PatternNet) -> Vec<u32> {
     let flat = |values: Vec<f32>| values.into_iter().map(f32::to_bits);
     let matrix = |x: &Tensor<2>| x.to_data().iter::<f32>().collect::<Vec<_>>();
     let vector = |x: &Tensor<1>| x.to_data().iter::<f32>().collect::<Vec<_>>();

@@ -1,0 +1,109 @@
+//! PPO as an [`Algorithm`]: what a checkpoint holds.
+//!
+//! ```text
+//! policy/      weights and optimiser
+//! critic/      weights and optimiser, if there is one
+//! reference/   weights, if it moves
+//! ppo.json     β, running statistics, the first rollout's length and score, the count of responses
+//! ```
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use align_core::persist::replace_file;
+use align_core::regularizer::Coefficient;
+use align_core::{Critic, Persist, PersistError, Policy};
+use align_train::{Algorithm, Metrics, TrainError};
+use serde::{Deserialize, Serialize};
+
+use crate::anchor::Anchor;
+use crate::error::PpoError;
+use crate::ppo::Ppo;
+use crate::rewards::RunningMoments;
+
+/// The state's name inside a checkpoint.
+const STATE_FILE: &str = "ppo.json";
+
+/// What has to be remembered beside weights and moments.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    /// Responses collected so far.
+    episodes: u64,
+    /// β, wherever it has been steered to.
+    coefficient: Coefficient,
+    /// Of all scores so far.
+    moments: RunningMoments,
+    /// The first rollout: length and score.
+    first: Option<(f64, f64)>,
+    /// Whether there is a critic.
+    critic: bool,
+    /// Whether the reference moves.
+    moving: bool,
+}
+
+impl<P: Policy + Persist, C: Critic + Persist> Algorithm for Ppo<P, C> {
+    fn iterate(&mut self, step: u64) -> Result<Metrics, TrainError> {
+        Ok(self.iteration(step)?)
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        self.policy.save(&subfolder(folder, "policy")?)?;
+        if let Some(critic) = &self.critic {
+            critic.save(&subfolder(folder, "critic")?)?;
+        }
+        if let Anchor::Moving(moving) = &self.reference {
+            moving.save(&subfolder(folder, "reference")?)?;
+        }
+        let state = State {
+            episodes: self.episodes,
+            coefficient: self.regularizer.coefficient.clone(),
+            moments: self.moments,
+            first: self.first,
+            critic: self.critic.is_some(),
+            moving: matches!(self.reference, Anchor::Moving(_)),
+        };
+        let text = serde_json::to_vec_pretty(&state).expect("numbers and names are JSON");
+        Ok(replace_file(&folder.join(STATE_FILE), |file| file.write_all(&text))?)
+    }
+
+    fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
+        let path = folder.join(STATE_FILE);
+        let bytes = fs::read(&path).map_err(PersistError::read(&path))?;
+        let state: State = serde_json::from_slice(&bytes).map_err(|error| PersistError::Damaged {
+            path,
+            expected: "the state of a PPO run".to_owned(),
+            found: error.to_string(),
+        })?;
+        let moving = matches!(self.reference, Anchor::Moving(_));
+        let what = match (state.critic, self.critic.is_some(), state.moving, moving) {
+            (true, false, ..) => Some("has a critic"),
+            (false, true, ..) => Some("has no critic"),
+            (.., true, false) => Some("has a moving reference"),
+            (.., false, true) => Some("has a fixed reference"),
+            _ => None,
+        };
+        if let Some(what) = what {
+            return Err(PpoError::OtherSetUp { what }.into());
+        }
+        self.policy.restore(&folder.join("policy"))?;
+        if let Some(critic) = &mut self.critic {
+            critic.restore(&folder.join("critic"))?;
+        }
+        if let Anchor::Moving(moving) = &mut self.reference {
+            moving.restore(&folder.join("reference"))?;
+        }
+        self.episodes = state.episodes;
+        self.regularizer.coefficient = state.coefficient;
+        self.moments = state.moments;
+        self.first = state.first;
+        Ok(())
+    }
+}
+
+fn subfolder(folder: &Path, name: &str) -> Result<PathBuf, PersistError> {
+    let path = folder.join(name);
+    fs::create_dir_all(&path).map_err(PersistError::write(&path))?;
+    Ok(path)
+}
