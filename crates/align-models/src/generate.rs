@@ -234,6 +234,24 @@ pub enum GenerateError {
 /// # Errors
 /// Before anything is computed: an empty or too long prompt, an id outside the vocabulary, a setting out of range, no stop.
 /// Later only if the model's scores are no distribution.
+///
+/// # Examples
+/// ```
+/// use align_core::Draws;
+/// use align_models::{GenerateOptions, Prompt, SamplingConfig, generate};
+/// use align_testkit::{BigramLm, device};
+///
+/// // Token 0 ends a response; the others are as likely as each other.
+/// let model = BigramLm::independent(&[0.0; 4], &device());
+/// let sampling = SamplingConfig { stop_token_ids: vec![0], max_new_tokens: 20, ..SamplingConfig::default() };
+/// let options = GenerateOptions { samples: 3, ..GenerateOptions::new(&sampling, Draws::new(7)) };
+/// let generation = generate(&model, &Prompt::numbered([vec![1], vec![2, 3]]), &options)?;
+///
+/// assert_eq!(generation.rows.len(), 6);
+/// let completions = generation.to_completions(&device());
+/// assert_eq!(completions.response.batch_size(), 6);
+/// # Ok::<(), align_models::GenerateError>(())
+/// ```
 pub fn generate(
     model: &dyn CausalLm,
     prompts: &[Prompt],

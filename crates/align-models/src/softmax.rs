@@ -6,38 +6,50 @@ const BLOCK: usize = 128;
 const LANES: usize = 16;
 
 /// The normaliser of `softmax(scores)`: everything needed to turn a score into a probability.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Softmax {
     maximum: f32,
     /// `Σ exp(score − maximum)`; NaN if a score is NaN or if no score is finite.
     total: f64,
+    /// The part of `total` that each block of scores contributes.
+    blocks: Vec<f64>,
 }
 
 impl Softmax {
     /// Reads the scores twice: for their maximum and for their sum. −∞ counts as probability 0.
     pub(crate) fn of(scores: &[f32]) -> Self {
-        Self::of_scaled(scores, 1.0)
+        let maximum = maximum(scores);
+        Self::summed(scores, maximum, |score| score - maximum)
     }
 
     /// Of `scores / temperature`, without writing that down.
     pub(crate) fn of_scaled(scores: &[f32], temperature: f32) -> Self {
-        let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max) / temperature;
-        let mut total = 0.0;
-        for block in scores.chunks(BLOCK) {
+        if temperature == 1.0 {
+            return Self::of(scores);
+        }
+        let maximum = maximum(scores) / temperature;
+        Self::summed(scores, maximum, |score| score / temperature - maximum)
+    }
+
+    #[inline(always)]
+    fn summed(scores: &[f32], maximum: f32, exponent: impl Fn(f32) -> f32) -> Self {
+        let sum = |block: &[f32]| {
             let mut sums = [0.0f32; LANES];
             let lanes = block.chunks_exact(LANES);
-            for (sum, score) in sums.iter_mut().zip(lanes.remainder()) {
-                *sum = exp_nonpositive(score / temperature - maximum);
+            for (sum, &score) in sums.iter_mut().zip(lanes.remainder()) {
+                *sum = exp_nonpositive(exponent(score));
             }
             for scores in lanes {
-                for (sum, score) in sums.iter_mut().zip(scores) {
-                    *sum += exp_nonpositive(score / temperature - maximum);
+                for (sum, &score) in sums.iter_mut().zip(scores) {
+                    *sum += exp_nonpositive(exponent(score));
                 }
             }
-            total += f64::from(sums.iter().sum::<f32>());
-        }
+            f64::from(sums.iter().sum::<f32>())
+        };
+        let blocks: Vec<f64> = scores.chunks(BLOCK).map(sum).collect();
         // An infinite maximum would leave ∞ − ∞ for one term and zeros for the others.
-        Self { maximum, total: if maximum.is_finite() { total } else { f64::NAN } }
+        let total = if maximum.is_finite() { blocks.iter().sum() } else { f64::NAN };
+        Self { maximum, total, blocks }
     }
 
     /// `log softmax` at one score (already divided by the temperature), nats.
@@ -57,22 +69,49 @@ impl Softmax {
 
     /// The first token at which the cumulated probability exceeds `uniform`: the inverse of the distribution function.
     ///
-    /// Never a token of probability 0; the last possible one where rounding leaves the sum short.
+    /// `scores` are those this was made [`of`](Self::of). Never a token of probability 0; the last possible one of its block
+    /// where rounding leaves the sum short.
     pub(crate) fn invert(&self, scores: &[f32], uniform: f64) -> u32 {
         let target = uniform * self.total;
-        let (mut sum, mut last) = (0.0, 0);
-        for (id, &score) in scores.iter().enumerate() {
+        let (mut before, mut chosen) = (0.0, None);
+        for (block, &mass) in self.blocks.iter().enumerate().filter(|(_, mass)| **mass > 0.0) {
+            // Where rounding leaves the sum short, the last block with mass stands.
+            chosen = Some((block, before));
+            before += mass;
+            if before > target {
+                break;
+            }
+        }
+        let (block, mut sum) = chosen.expect("a distribution has mass somewhere");
+        let (start, mut last) = (block * BLOCK, 0);
+        for (offset, &score) in scores[start..].iter().take(BLOCK).enumerate() {
             let weight = f64::from(exp_nonpositive(score - self.maximum));
             if weight > 0.0 {
                 sum += weight;
-                last = id as u32;
+                last = start + offset;
                 if sum > target {
                     break;
                 }
             }
         }
-        last
+        last as u32
     }
+}
+
+/// The largest score; NaN is passed over, −∞ if there is none.
+fn maximum(scores: &[f32]) -> f32 {
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let lanes = scores.chunks_exact(LANES);
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    for &score in lanes.remainder() {
+        best[0] = larger(best[0], score);
+    }
+    for scores in lanes {
+        for (best, &score) in best.iter_mut().zip(scores) {
+            *best = larger(*best, score);
+        }
+    }
+    best.into_iter().fold(f32::NEG_INFINITY, larger)
 }
 
 /// The first of the largest scores.
@@ -133,6 +172,34 @@ mod tests {
             assert!(!Softmax::of(&bad).is_finite(), "{bad:?}");
         }
         assert!(Softmax::of(&[0.0, f32::NEG_INFINITY]).is_finite());
+    }
+
+    #[test]
+    fn the_inverse_walks_the_blocks_as_one_row() {
+        // 1000 tokens over eight blocks; every third is removed. The running sum in f64 says which token it has to be.
+        let scores: Vec<f32> = (0..1000)
+            .map(|id| if id % 3 == 0 { f32::NEG_INFINITY } else { (id as f32 * 0.7).sin() * 3.0 })
+            .collect();
+        let softmax = Softmax::of(&scores);
+        let (mut cumulated, mut middle) = (0.0, Vec::new());
+        let total: f64 = scores.iter().map(|&score| f64::from(score).exp()).sum();
+        for &score in &scores {
+            let p = f64::from(score).exp() / total;
+            middle.push((cumulated + 0.5 * p, p));
+            cumulated += p;
+        }
+        for (id, &(uniform, p)) in middle.iter().enumerate() {
+            // The middle of a step of 1e-5 is far from its ends in f32 sums.
+            if p > 1e-5 {
+                assert_eq!(softmax.invert(&scores, uniform), id as u32);
+            }
+        }
+        assert!(
+            middle.iter().filter(|(_, p)| *p > 1e-5).count() > 600,
+            "nearly all that remain are asked for"
+        );
+        assert_eq!(softmax.invert(&scores, 0.0), 1);
+        assert_eq!(softmax.invert(&scores, 1.0), 998);
     }
 
     #[test]
