@@ -9,7 +9,9 @@ use crate::lora::Adapter;
 
 /// A linear map `x·W + b`, with an optional low-rank adapter beside it.
 ///
-/// The weight is stored `[in, out]`; Hugging Face files hold `[out, in]` (except GPT-2's) and are turned at the door.
+/// The weight is stored `[in, out]`; Hugging Face files hold `[out, in]` (except GPT-2's) and are turned at the door. On Flex,
+/// 512 × 1376, both take the same time for 2048 rows, forward and backward; for 16 rows, a step of decoding, `[in, out]` is
+/// four times as fast.
 #[derive(Module, Debug)]
 pub struct Projection {
     pub(crate) weight: Param<Tensor<2>>,

@@ -6,7 +6,7 @@ use align_core::persist::{read_module, replace_folder, write_module};
 use align_core::{Persist, PersistError};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use crate::backbone::Backbone;
 use crate::checkpoint::{CheckpointError, Extra, Folder, SaveOptions, head_name, persist_error, save_model};
@@ -107,10 +107,19 @@ pub(crate) fn same_config(own: &Backbone, read: &Backbone, folder: &Path) -> Res
     if own.config() == read.config() {
         return Ok(());
     }
+    let [own, read] = [own, read].map(|side| side.config().to_map(Architecture::CausalLm, ""));
+    let (mut expected, mut found) = (Vec::new(), Vec::new());
+    for key in own.keys().chain(read.keys().filter(|key| !own.contains_key(*key))) {
+        if own.get(key) != read.get(key) {
+            let show = |side: &Map<String, Value>| format!("{key} {}", side.get(key).unwrap_or(&Value::Null));
+            expected.push(show(&own));
+            found.push(show(&read));
+        }
+    }
     Err(PersistError::Damaged {
         path: folder.join("config.json"),
-        expected: format!("{:?}", own.config()),
-        found: format!("{:?}", read.config()),
+        expected: expected.join(", "),
+        found: found.join(", "),
     })
 }
 

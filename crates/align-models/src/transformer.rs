@@ -3,7 +3,7 @@
 use align_core::{CausalLm, Completions, Decoder, Draws, TokenBatch, TokenLogProbs};
 use align_kernels::HeadOptions;
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::backbone::Backbone;
 use crate::cache::CachedDecoder;
@@ -23,6 +23,9 @@ pub struct Transformer {
 
 /// Where the draws of the head stand, far from those of any backbone parameter.
 const HEAD_DRAWS: u64 = 1 << 32;
+
+/// Below this many rows the head multiplies from the left.
+const FEW_ROWS: usize = 64;
 
 impl Transformer {
     /// A model with fresh weights: they depend on the configuration and the draws alone, not on order or device.
@@ -67,7 +70,14 @@ impl Transformer {
     /// # Shapes
     /// `[N, E]` → `[N, V]`.
     pub(crate) fn score(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let logits = hidden.matmul(self.head_weight().transpose());
+        let [rows, _] = hidden.dims();
+        let head = self.head_weight();
+        // For the few rows of a decoding step: (W·hᵀ)ᵀ took a seventh of the time of h·Wᵀ on Flex at 16 rows, 8192 × 512.
+        let logits = if rows < FEW_ROWS {
+            head.matmul(hidden.transpose()).transpose()
+        } else {
+            hidden.matmul(head.transpose())
+        };
         let logits = if logits.dtype() == DType::F32 { logits } else { logits.cast(DType::F32) };
         match self.config().final_softcap {
             Some(cap) => (logits / cap).tanh() * cap,
@@ -86,20 +96,53 @@ impl Transformer {
         temperature: f64,
     ) -> TokenLogProbs {
         let [b, r, e] = hidden.dims();
+        let counted: Vec<i64> = (0..)
+            .zip(targets.mask.to_data().iter::<bool>())
+            .filter_map(|(at, counts)| counts.then_some(at))
+            .collect();
+        let rows = hidden.reshape([b * r, e]);
+        let ids = targets.ids.clone().without_autodiff().reshape([b * r]);
+        // The head is the dearest product of all: rows of padding are left out of it.
+        if counted.is_empty() || counted.len() == b * r {
+            let (log_probs, entropies) = self.log_probs_of_rows(rows, ids, temperature);
+            let padding = targets.mask.clone().without_autodiff().bool_not();
+            return TokenLogProbs {
+                log_probs: log_probs.reshape([b, r]).mask_fill(padding.clone(), 0.0),
+                entropies: entropies.reshape([b, r]).mask_fill(padding, 0.0),
+            };
+        }
+        let count = counted.len();
+        let counted = Tensor::<1, Int>::from_data(TensorData::new(counted, [count]), &ids.device());
+        let (log_probs, entropies) = self.log_probs_of_rows(
+            rows.select(0, counted.clone()),
+            ids.select(0, counted.clone()),
+            temperature,
+        );
+        let spread = |values: Tensor<1>| {
+            let blank = Tensor::zeros([b * r], &values.device().without_autodiff());
+            blank.select_assign(0, counted.clone(), values, IndexingUpdateOp::Add).reshape([b, r])
+        };
+        TokenLogProbs { log_probs: spread(log_probs), entropies: spread(entropies) }
+    }
+
+    /// # Shapes
+    /// `rows` `[N, E]`, `ids` `[N]` → log-probabilities and entropies `[N]`.
+    fn log_probs_of_rows(
+        &self,
+        rows: Tensor<2>,
+        ids: Tensor<1, Int>,
+        temperature: f64,
+    ) -> (Tensor<1>, Tensor<1>) {
         // A softmax over a vocabulary in bf16 would have two significant digits.
         let full = |x: Tensor<2>| if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) };
         let found = align_kernels::token_log_probs(
-            full(hidden.reshape([b * r, e])),
+            full(rows),
             full(self.head_weight()),
             None,
-            targets.ids.clone().without_autodiff().reshape([b * r]),
+            ids,
             &HeadOptions { temperature, softcap: self.config().final_softcap },
         );
-        let hidden = targets.mask.clone().without_autodiff().bool_not();
-        TokenLogProbs {
-            log_probs: found.log_probs.reshape([b, r]).mask_fill(hidden.clone(), 0.0),
-            entropies: found.entropies.reshape([b, r]).mask_fill(hidden, 0.0),
-        }
+        (found.log_probs, found.entropies)
     }
 }
 

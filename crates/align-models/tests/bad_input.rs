@@ -358,6 +358,45 @@ proptest! {
     }
 }
 
+/// Keys of `config.json` and values that someone might put there.
+fn strange_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        (0u64..200).prop_map(Value::from),
+        "[a-z0-9_]{0,8}".prop_map(Value::from),
+        Just(json!([])),
+        Just(json!(["sliding_attention", "full_attention"])),
+        Just(json!({ "rope_type": "yarn", "factor": 1e300, "original_max_position_embeddings": 1e-300 })),
+        Just(json!({ "rope_type": "dynamic", "factor": 2.0, "partial_rotary_factor": 0.0 })),
+        Just(json!({ "full_attention": 3, "sliding_attention": {} })),
+    ]
+}
+
+proptest! {
+    /// A configuration is understood or refused, whatever stands in it.
+    #[test]
+    fn strange_configurations_never_panic(
+        family in prop::sample::select(vec!["llama", "gemma3", "gemma2", "qwen2", "gpt-neox", "gpt2", "mistral"]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), strange_value()), 1..5),
+        rope in prop::option::of(strange_value()),
+    ) {
+        let text = fs::read_to_string(fixtures::path(&format!("models/{family}/config.json"))).unwrap();
+        let mut map: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        let keys: Vec<String> = map.keys().cloned().collect();
+        for (at, value) in changes {
+            map.insert(keys[at.index(keys.len())].clone(), value);
+        }
+        if let Some(rope) = rope {
+            map.insert("rope_scaling".into(), rope);
+        }
+        let _ = TransformerConfig::from_json(&Value::Object(map).to_string());
+    }
+}
+
 /// Two tensors of six numbers.
 fn small_file() -> Vec<u8> {
     let header = json!({

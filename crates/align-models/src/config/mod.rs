@@ -5,6 +5,7 @@
 
 mod error;
 mod hf;
+mod rotary;
 mod save;
 
 pub use error::ConfigError;
