@@ -12,6 +12,7 @@
 //! | [`train`] | `align-train` | the step, the loop, resume |
 //! | [`reward`] | `align-reward` | reward models |
 //! | [`ppo`] | `align-ppo` | PPO with any reference: SALSA |
+//! | [`playground`] | here | the synthetic world with small models that answer in it |
 
 pub use align_core as core;
 pub use align_data as data;
@@ -21,3 +22,5 @@ pub use align_ppo as ppo;
 pub use align_reward as reward;
 pub use align_soup as soup;
 pub use align_train as train;
+
+pub mod playground;
