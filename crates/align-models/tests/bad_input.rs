@@ -291,6 +291,28 @@ fn a_failed_save_leaves_the_old_folder() {
 }
 
 #[test]
+fn a_file_that_fails_half_way_leaves_the_old_one() {
+    use align_models::checkpoint::Dtype;
+    let folder = tempfile::tempdir().unwrap();
+    let model = Transformer::from_pretrained(&fixtures::path("models/llama"), &device()).unwrap();
+    model.save_into(folder.path(), &SaveOptions::default()).unwrap();
+    let before = fs::read(folder.path().join("model.safetensors")).unwrap();
+    // The header and some tensors are written before a number does not fit.
+    let mut config = TransformerConfig::llama(97, 32, 2, 4);
+    config.initializer_range = 1e6;
+    let other = Transformer::init(&config, &align_core::Draws::new(1), &device());
+    let options = SaveOptions { dtype: Some(Dtype::F16), ..SaveOptions::default() };
+    let error = other.save_into(folder.path(), &options).unwrap_err();
+    assert_says(&error.to_string(), &["cannot write", "what was saved before is untouched"]);
+    let cause = error.source().map_or(String::new(), ToString::to_string);
+    assert_says(&cause, &["tensor `model.embed_tokens.weight` is too large for f16"]);
+    assert_eq!(fs::read(folder.path().join("model.safetensors")).unwrap(), before);
+    assert!(Transformer::from_pretrained(folder.path(), &device()).is_ok());
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{left:?}");
+}
+
+#[test]
 #[should_panic(expected = "token id 97 is outside the vocabulary of 97")]
 fn ids_outside_the_vocabulary_do_not_pass() {
     let model = Transformer::from_pretrained(&fixtures::path("models/llama"), &device()).unwrap();
