@@ -6,6 +6,7 @@ use align_core::number::{Fraction, NonNegative, NumberError, Positive, UnitInter
 use clap::{Args, Parser, Subcommand};
 
 use crate::device::DeviceChoice;
+use crate::help;
 
 /// Align language models: from a checkpoint and preferences to an aligned checkpoint.
 ///
@@ -21,38 +22,46 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a recipe of stages: data, fine-tunes, soup, reward model, PPO, evaluation, report
-    #[command(after_help = "\
-Examples:
-  align run recipes/quickstart.toml                    SALSA from nothing, in a few minutes on a CPU
-  align run recipes/quickstart.toml ppo.ppo.kl_coef=0.1 output_dir=runs/stiffer
-  align run recipes/quickstart.toml --resume           go on after Ctrl-C or a crash")]
+    #[command(after_help = help::RUN)]
     Run(RecipeArgs),
     /// Make a small model with fresh weights from a recipe
+    #[command(after_help = help::INIT)]
     Init(RecipeArgs),
     /// Fine-tune on demonstrations (or pretrain on text)
+    #[command(after_help = help::SFT)]
     Sft(RecipeArgs),
     /// Train a reward model on preference pairs
+    #[command(after_help = help::REWARD)]
     Reward(RecipeArgs),
     /// Align a policy with PPO; with a soup as its reference this is SALSA
+    #[command(after_help = help::PPO)]
     Ppo(RecipeArgs),
     /// Average the weights of checkpoints, tensor by tensor from disk
+    #[command(after_help = help::SOUP)]
     Soup(SoupArgs),
     /// Complete prompts
+    #[command(after_help = help::GENERATE)]
     Generate(GenerateArgs),
     /// Talk to a model
+    #[command(after_help = help::CHAT)]
     Chat(ChatArgs),
     /// The log-probability of every token given those before it
+    #[command(after_help = help::LOGPROBS)]
     Logprobs(LogprobsArgs),
     /// Score completions or pairs with a reward model
+    #[command(after_help = help::SCORE)]
     Score(ScoreArgs),
     /// Evaluate models on held-out prompts, from a recipe
+    #[command(after_help = help::EVAL)]
     Eval(RecipeArgs),
     /// Draw report.html from finished runs
+    #[command(after_help = help::REPORT)]
     Report(ReportArgs),
     /// Look at data as the model will see it
     #[command(subcommand)]
     Data(DataCommand),
     /// Find out whether devices, a model and a data file will work, and what to do if not
+    #[command(after_help = help::DOCTOR)]
     Doctor(DoctorArgs),
     /// The recipes that come with align
     #[command(subcommand)]
@@ -232,6 +241,7 @@ pub(crate) struct ReportArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
     /// Show rows as tokens, with what counts in the loss marked
+    #[command(after_help = help::PREVIEW)]
     Preview(PreviewArgs),
 }
 

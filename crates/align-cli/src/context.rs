@@ -4,22 +4,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use align_core::Draws;
 use align_data::encode::{EncodeOptions, Encoder};
 use align_data::hub::{self, HubKind, HubOptions};
 use align_data::template::ChatTemplate;
 use align_data::tokenizer::{HfTokenizer, check_vocabulary};
-use align_models::Transformer;
+use align_models::{RewardModel, Transformer};
 use anyhow::{Context as _, Result, bail};
 use burn::module::Module;
 use burn::tensor::Device;
 
+use crate::progress::working;
 use crate::recipe::parts::{MODEL, stage_reference};
 
-/// The run was interrupted and saved; `resume` is the command that goes on.
+/// Ctrl-C was pressed.
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted; everything up to here is saved in {}", folder.display())]
+#[error("{}", match saved_in {
+    Some(folder) => format!("interrupted; everything up to here is saved in {}", folder.display()),
+    None => "interrupted; nothing was written".to_owned(),
+})]
 pub(crate) struct Interrupted {
-    pub(crate) folder: PathBuf,
+    /// Where a run goes on from; `None` of work that is done over.
+    pub(crate) saved_in: Option<PathBuf>,
 }
 
 /// What a stage runs in.
@@ -44,7 +50,7 @@ impl Context {
     /// Fails once Ctrl-C was pressed; for work that has nothing to save.
     pub(crate) fn check_interrupt(&self) -> Result<()> {
         if self.interrupt.load(Ordering::Relaxed) {
-            return Err(Interrupted { folder: self.run.clone() }.into());
+            return Err(Interrupted { saved_in: Some(self.run.clone()) }.into());
         }
         Ok(())
     }
@@ -97,26 +103,24 @@ impl Context {
         }
         Ok(seeds)
     }
-
-    /// Opens a model's weights for training or, with the plain device, for use.
-    pub(crate) fn transformer(&self, folder: &Path, device: &Device) -> Result<Transformer> {
-        let model = Transformer::from_pretrained(folder, device)
-            .with_context(|| format!("cannot load the model in {}", folder.display()))?;
-        Ok(if device.is_autodiff() { model } else { model.valid() })
-    }
-
-    /// Opens a model folder's tokenizer and template, checked against its vocabulary.
-    pub(crate) fn encoder(
-        &self,
-        folder: &Path,
-        vocabulary: Option<usize>,
-        options: EncodeOptions,
-    ) -> Result<Encoder> {
-        encoder(folder, vocabulary, options)
-    }
 }
 
-/// Opens a folder's tokenizer and template.
+/// Opens a folder's weights for training or, on a plain device, for use.
+pub(crate) fn transformer(folder: &Path, device: &Device) -> Result<Transformer> {
+    let _working = working(&format!("loading {}", folder.display()));
+    let model = Transformer::from_pretrained(folder, device)
+        .with_context(|| format!("cannot load the model in {}", folder.display()))?;
+    Ok(if device.is_autodiff() { model } else { model.valid() })
+}
+
+/// Opens a folder's reward model; one without a score head gets a fresh one if that is asked for.
+pub(crate) fn reward_model(folder: &Path, device: &Device, init_head: Option<&Draws>) -> Result<RewardModel> {
+    let _working = working(&format!("loading {}", folder.display()));
+    RewardModel::from_pretrained(folder, device, init_head)
+        .with_context(|| format!("cannot load the reward model in {}", folder.display()))
+}
+
+/// Opens a folder's tokenizer and template, checked against the model's vocabulary if that is given.
 pub(crate) fn encoder(folder: &Path, vocabulary: Option<usize>, options: EncodeOptions) -> Result<Encoder> {
     let tokenizer = HfTokenizer::from_folder(folder)
         .with_context(|| format!("cannot load the tokenizer in {}", folder.display()))?;

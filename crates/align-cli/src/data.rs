@@ -1,15 +1,16 @@
 //! Rows of a recipe's data table, read, split and encoded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use align_data::encode::{EncodeError, Encoded, Encoder};
+use align_data::encode::{EncodeError, Encoder, Overlong};
 use align_data::hub::{self, HubKind, HubOptions};
-use align_data::read::{ReadOptions, read_rows};
+use align_data::read::{LISTED_SKIPS, ReadOptions, read_rows};
 use align_data::rows::FromRow;
 use align_data::split::{prompt_key, split_by_prompt};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::context::Context;
+use crate::progress::{rows_bar, working};
 use crate::recipe::parts::{DataConfig, Side, stage_reference};
 
 /// Rows on the side to use and on the other one.
@@ -17,23 +18,33 @@ pub(crate) struct Rows<T> {
     /// Where they come from.
     pub(crate) path: PathBuf,
     /// The side the recipe names.
-    pub(crate) rows: Vec<T>,
+    pub(crate) rows: Vec<Numbered<T>>,
     /// What is held out of it.
-    pub(crate) held_out: Vec<T>,
+    pub(crate) held_out: Vec<Numbered<T>>,
+    /// Whether rows that cannot be used are passed over.
+    skip_bad_rows: bool,
+}
+
+/// A row with its place among the rows of its file, counted from 1.
+pub(crate) struct Numbered<T> {
+    number: usize,
+    row: T,
 }
 
 /// Reads and splits.
 pub(crate) fn rows<T: FromRow>(config: &DataConfig, context: &Context) -> Result<Rows<T>> {
     let path = resolve(&config.path, context)?;
-    let options =
-        ReadOptions { skip_bad_rows: config.skip_bad_rows, limit: config.max_rows, ..ReadOptions::default() };
-    let loaded = read_rows::<T>(&path, &options)?;
+    let loaded = {
+        let _working = working(&format!("reading {}", path.display()));
+        read_rows::<T>(&path, &read_options(config))?
+    };
     if loaded.skipped.count > 0 {
         eprintln!("{}: {}", path.display(), loaded.skipped);
     }
+    let numbered = loaded.rows.into_iter().enumerate().map(|(index, row)| Numbered { number: index + 1, row });
     let split = split_by_prompt(
-        loaded.rows,
-        |row| prompt_key(row.prompt()),
+        numbered.collect(),
+        |numbered| prompt_key(numbered.row.prompt()),
         config.held_out.get(),
         config.split_seed,
     );
@@ -43,13 +54,18 @@ pub(crate) fn rows<T: FromRow>(config: &DataConfig, context: &Context) -> Result
     };
     if rows.is_empty() {
         bail!(
-            "{}: no rows on the {} side of the split (held_out = {})",
+            "{}: no rows on the {} side of the split (held_out = {}); expected at least one",
             path.display(),
             if config.split == Side::Train { "training" } else { "held-out" },
             config.held_out.get()
         );
     }
-    Ok(Rows { path, rows, held_out })
+    Ok(Rows { path, rows, held_out, skip_bad_rows: config.skip_bad_rows })
+}
+
+/// How a data table's file is read.
+pub(crate) fn read_options(config: &DataConfig) -> ReadOptions {
+    ReadOptions { skip_bad_rows: config.skip_bad_rows, limit: config.max_rows, ..ReadOptions::default() }
 }
 
 /// A file or folder here, a file of a stage, or data on the hub.
@@ -61,20 +77,87 @@ pub(crate) fn resolve(reference: &str, context: &Context) -> Result<PathBuf> {
     Ok(hub::resolve(reference, HubKind::Dataset, &options)?)
 }
 
-/// Encodes rows and says how many were passed over.
-pub(crate) fn encode<R, T>(
-    what: &str,
-    rows: &[R],
-    encoder: &Encoder,
-    encode: impl Fn(&Encoder, &R) -> Result<T, EncodeError>,
-) -> Result<Vec<T>> {
-    let Encoded { examples, dropped, .. } =
-        encoder.encode_all(rows, encode).with_context(|| format!("cannot encode the {what}"))?;
-    if dropped > 0 {
-        eprintln!("{what}: {dropped} of {} rows are too long and were passed over", rows.len());
+impl<T> Rows<T> {
+    /// Encodes the side to use; rows that are too long are passed over if the recipe says so.
+    pub(crate) fn encode<E>(
+        &self,
+        what: &str,
+        encoder: &Encoder,
+        one: impl Fn(&Encoder, &T) -> Result<E, EncodeError>,
+    ) -> Result<Vec<E>> {
+        self.encode_side(what, &self.rows, encoder, one)
     }
-    if examples.is_empty() {
-        bail!("{what}: every row is too long; raise `encode.max_length` or shorten the data");
+
+    /// Encodes what is held out; nothing if nothing is.
+    pub(crate) fn encode_held_out<E>(
+        &self,
+        what: &str,
+        encoder: &Encoder,
+        one: impl Fn(&Encoder, &T) -> Result<E, EncodeError>,
+    ) -> Result<Vec<E>> {
+        if self.held_out.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.encode_side(&format!("held-out {what}"), &self.held_out, encoder, one)
     }
-    Ok(examples)
+
+    /// Encodes rows and says how many were passed over, and which if they are broken rather than long.
+    fn encode_side<E>(
+        &self,
+        what: &str,
+        rows: &[Numbered<T>],
+        encoder: &Encoder,
+        one: impl Fn(&Encoder, &T) -> Result<E, EncodeError>,
+    ) -> Result<Vec<E>> {
+        let (mut examples, mut overlong, mut broken) = (Vec::new(), 0, Vec::new());
+        let bar = rows_bar(&format!("encoding {what}"), rows.len());
+        for Numbered { number, row } in rows {
+            match usable(one(encoder, row), encoder) {
+                Ok(Some(example)) => examples.push(example),
+                Ok(None) => overlong += 1,
+                Err(error) if self.skip_bad_rows => broken.push((number, error)),
+                Err(error) => return Err(unusable(*number, &self.path, error)),
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        if overlong > 0 {
+            eprintln!("{what}: {overlong} of {} rows are too long and were passed over", rows.len());
+        }
+        if !broken.is_empty() {
+            eprintln!("{what}: skipped {} rows that cannot be encoded", broken.len());
+            for (number, error) in broken.iter().take(LISTED_SKIPS) {
+                eprintln!("  {}: row {number}: {error}", self.path.display());
+            }
+        }
+        if examples.is_empty() {
+            let (total, broken) = (rows.len(), broken.len());
+            bail!(
+                "{}: no {what} are left: of {total} rows {overlong} are too long and {broken} are broken; raise \
+                 `encode.max_length` or shorten the data",
+                self.path.display()
+            );
+        }
+        Ok(examples)
+    }
+}
+
+/// `None` of a row that is too long where such rows are passed over.
+pub(crate) fn usable<E>(encoded: Result<E, EncodeError>, encoder: &Encoder) -> Result<Option<E>, EncodeError> {
+    match encoded {
+        Ok(example) => Ok(Some(example)),
+        Err(error) if error.is_overlong() && encoder.options().overlong != Overlong::Error => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The error of a row that cannot be encoded.
+fn unusable(number: usize, path: &Path, error: EncodeError) -> anyhow::Error {
+    let remedy = if error.is_overlong() {
+        "; give encode.overlong=\"drop\" to pass over such rows or \"cut_response\" to cut them"
+    } else {
+        ""
+    };
+    let place = format!("cannot use row {number} of {}{remedy}", path.display());
+    anyhow::Error::new(error).context(place)
 }

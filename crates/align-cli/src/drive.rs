@@ -2,21 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
+use align_core::persist::recover_folder;
 use align_train::{
     Algorithm, Best, CheckpointPlan, Ended, Interrupt, JsonLines, Observer, OnDamage, Progress, RunFolder,
     RunInfo, RunPlan, TensorBoard,
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::context::{Context, Interrupted};
+use crate::recipe::parts::TrainingConfig;
 
 /// A training to run.
 pub(crate) struct Job<'a> {
     /// Where metrics and checkpoints go.
     pub(crate) folder: &'a Path,
-    /// What the progress bar says.
+    /// What it is called.
     pub(crate) title: String,
     /// Iterations in all.
     pub(crate) steps: u64,
@@ -32,8 +34,33 @@ pub(crate) struct Job<'a> {
     pub(crate) inputs: Vec<PathBuf>,
     /// Seeds by name.
     pub(crate) seeds: Vec<(&'static str, u64)>,
-    /// Metrics beside the bar.
-    pub(crate) shown: &'static [&'static str],
+    /// The bar, with the metrics it shows.
+    pub(crate) progress: Progress,
+}
+
+impl<'a> Job<'a> {
+    /// A supervised training of a stage.
+    pub(crate) fn supervised(
+        title: &str,
+        folder: &'a Path,
+        recipe: RecipeText,
+        training: &TrainingConfig,
+        steps: u64,
+        shown: &[&str],
+    ) -> Self {
+        Self {
+            folder,
+            title: title.to_owned(),
+            steps,
+            checkpoint_every: training.checkpoint_every,
+            keep: training.keep,
+            best: training.best.clone(),
+            recipe,
+            inputs: Vec::new(),
+            seeds: Vec::new(),
+            progress: Progress::new(title, shown),
+        }
+    }
 }
 
 /// A recipe in the two forms a run folder keeps.
@@ -56,40 +83,80 @@ pub(crate) fn drive(algorithm: &mut dyn Algorithm, job: Job<'_>, context: &Conte
     let folder = if begun && context.resume {
         RunFolder::open(job.folder, &job.recipe.json, &[])?
     } else {
-        RunFolder::create(
-            job.folder,
-            &RunInfo {
-                recipe_text: job.recipe.toml.clone(),
-                recipe: job.recipe.json.clone(),
-                seeds: job.seeds.iter().map(|(name, seed)| ((*name).to_owned(), *seed)).collect(),
-                inputs: job.inputs.clone(),
-                versions: [("align".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
-            },
-        )?
+        let seeds = job.seeds.iter().map(|(name, seed)| ((*name).to_owned(), *seed)).collect();
+        let info = RunInfo {
+            recipe_text: job.recipe.toml.clone(),
+            recipe: job.recipe.json.clone(),
+            seeds,
+            inputs: job.inputs.clone(),
+            versions: [("align".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
+        };
+        expect_no_namesake(job.folder)?;
+        RunFolder::create(job.folder, &info)?
     };
     let mut checkpoints =
         CheckpointPlan::new(folder.checkpoints(), job.checkpoint_every, job.recipe.json.clone());
     checkpoints.keep = job.keep.max(1);
     checkpoints.best = job.best.clone();
-    let any_saved = std::fs::read_dir(folder.checkpoints()).is_ok_and(|mut entries| entries.next().is_some());
-    let start = if begun && context.resume && any_saved {
+    recover_checkpoints(&checkpoints.folder)?;
+    let start = if align_train::checkpoint::checkpoints(&checkpoints.folder).is_empty() {
+        0
+    } else {
         let start = align_train::resume(algorithm, &checkpoints, OnDamage::UsePrevious)
             .with_context(|| format!("cannot resume {}", job.folder.display()))?;
         eprintln!("{}: going on after step {start} of {}", job.title, job.steps);
         start
-    } else {
-        0
     };
     let plan = RunPlan::new(job.steps).with_checkpoints(checkpoints).from(start);
-    let mut progress = Progress::new(&job.title, job.shown);
+    let mut progress = job.progress;
     let mut lines = JsonLines::new(folder.metrics());
     let mut board = TensorBoard::new(folder.tensorboard());
     let mut interrupt = Interrupt::new(context.interrupt.clone());
     let mut observers: [&mut dyn Observer; 4] = [&mut progress, &mut lines, &mut board, &mut interrupt];
-    match align_train::run(algorithm, &plan, &mut observers).with_context(|| {
+    let ended = align_train::run(algorithm, &plan, &mut observers).with_context(|| {
         format!("`{}` stopped; what was saved before stands in {}", job.title, job.folder.display())
-    })? {
+    })?;
+    match ended {
         Ended::Finished => Ok(()),
-        Ended::Stopped { .. } => Err(Interrupted { folder: job.folder.to_owned() }.into()),
+        Ended::Stopped { .. } => Err(Interrupted { saved_in: Some(job.folder.to_owned()) }.into()),
     }
+}
+
+/// Folders are put into place by way of `NAME.tmp` and `NAME.old`; a folder of that name which is somebody's own must not
+/// be taken for a leftover.
+fn expect_no_namesake(folder: &Path) -> Result<()> {
+    let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+    // What a crash leaves of a run folder under construction.
+    let begun = ["recipe.toml", "run.json", "checkpoints"];
+    for (ending, leftovers) in [("tmp", begun.as_slice()), ("old", &[])] {
+        let namesake = folder.with_file_name(format!("{name}.{ending}"));
+        let Ok(entries) = std::fs::read_dir(&namesake) else { continue };
+        for entry in entries.flatten() {
+            let entry = entry.file_name().to_string_lossy().into_owned();
+            if !leftovers.contains(&entry.trim_end_matches(".tmp")) {
+                bail!(
+                    "{} stands in the way: align uses that name while it puts {} into place; rename it",
+                    namesake.display(),
+                    folder.display()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finishes or clears away what a crash left half done among the checkpoints.
+fn recover_checkpoints(folder: &Path) -> Result<()> {
+    let cannot_read = || format!("cannot read {}", folder.display());
+    for entry in std::fs::read_dir(folder).with_context(cannot_read)? {
+        let path = entry.with_context(cannot_read)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if name.ends_with(".old.tmp") {
+            // A checkpoint that was no longer needed.
+            std::fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        } else if let Some(whole) = name.strip_suffix(".tmp").or(name.strip_suffix(".old")) {
+            recover_folder(&folder.join(whole))?;
+        }
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use align_data::rows::{Dialogue, Message, Role};
 use align_models::{Event, GenerateOptions, Prompt, generate_watched};
 use anyhow::{Result, bail};
 
-use super::open::{Text, open, sampling};
+use super::open::{Opened, Text, open, sampling};
 use crate::args::ChatArgs;
 
 pub(super) fn run(args: &ChatArgs) -> Result<()> {
@@ -43,30 +43,41 @@ pub(super) fn run(args: &ChatArgs) -> Result<()> {
             }
             said => messages.push(Message::new(Role::User, said)),
         }
-        let prompt = opened.encoder.encode_prompt(&Dialogue::Messages(messages.clone()))?;
         let options = GenerateOptions {
             detokenize: Some(&text),
             step: turn,
             ..GenerateOptions::new(&sampling, Draws::new(args.sampling.seed))
         };
-        let mut shown = 0;
-        let mut out = std::io::stdout().lock();
-        let generation =
-            generate_watched(&opened.model, &Prompt::numbered([prompt]), &options, &mut |event| {
-                if let Event::Token { response, .. } = event {
-                    let so_far = opened.encoder.decode(response).unwrap_or_default();
-                    // A character may span tokens; what is not whole yet decodes to the replacement character.
-                    let whole = so_far.trim_end_matches('\u{FFFD}');
-                    if whole.len() > shown && whole.is_char_boundary(shown) {
-                        let _ = write!(out, "{}", &whole[shown..]);
-                        let _ = out.flush();
-                        shown = whole.len();
-                    }
-                }
-            })?;
-        writeln!(out)?;
-        let answer = generation.rows[0].text.clone().unwrap_or_default();
-        messages.push(Message::new(Role::Assistant, answer));
+        match answer(&opened, &messages, &options) {
+            Ok(answer) => messages.push(Message::new(Role::Assistant, answer)),
+            Err(error) if interactive => {
+                messages.pop();
+                eprintln!("{error:#}; /new starts afresh");
+            }
+            Err(error) => return Err(error),
+        }
         turn += 1;
     }
+}
+
+/// Answers the last message, writing while it is drawn.
+fn answer(opened: &Opened, messages: &[Message], options: &GenerateOptions<'_>) -> Result<String> {
+    let prompt = opened.encoder.encode_prompt(&Dialogue::Messages(messages.to_vec()))?;
+    let mut shown = 0;
+    let mut out = std::io::stdout().lock();
+    let mut written = Ok(());
+    let generation = generate_watched(&opened.model, &Prompt::numbered([prompt]), options, &mut |event| {
+        if let Event::Token { response, .. } = event {
+            let so_far = opened.encoder.decode(response).unwrap_or_default();
+            // A character may span tokens; what is not whole yet decodes to the replacement character.
+            let whole = so_far.trim_end_matches('\u{FFFD}');
+            if whole.len() > shown && whole.is_char_boundary(shown) && written.is_ok() {
+                written = write!(out, "{}", &whole[shown..]).and_then(|()| out.flush());
+                shown = whole.len();
+            }
+        }
+    })?;
+    written?;
+    writeln!(out)?;
+    Ok(generation.rows.into_iter().next().and_then(|row| row.text).unwrap_or_default())
 }

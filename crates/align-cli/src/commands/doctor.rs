@@ -1,17 +1,17 @@
 //! `align doctor`: what works here, what does not, and what to do about it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use align_core::{CausalLm, TokenBatch};
+use align_core::{CausalLm, Completions, Reward, TokenBatch};
+use align_data::encode::{EncodeOptions, Encoder};
 use align_data::read::{ReadOptions, RowStream};
-use align_data::rows::{DemonstrationRow, FromRow, PreferenceRow, PromptRow};
-use align_models::Transformer;
-use anyhow::{Result, bail};
-use burn::module::Module;
+use anyhow::{Context as _, Result, bail};
 use burn::tensor::Device;
 
+use super::row::Row;
 use crate::args::DoctorArgs;
-use crate::context::{encoder, resolve_model};
+use crate::context::{encoder, resolve_model, reward_model, transformer};
 use crate::device::DeviceChoice;
 
 /// How many rows of a file are tried.
@@ -21,7 +21,6 @@ pub(super) fn run(args: &DoctorArgs) -> Result<()> {
     println!("align {}", env!("CARGO_PKG_VERSION"));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("processor: {threads} threads");
-    let mut healthy = true;
     for choice in [DeviceChoice::Flex, DeviceChoice::Wgpu(0), DeviceChoice::Cuda(0)] {
         match choice.open() {
             Ok(_) => println!("device {choice}: works"),
@@ -29,6 +28,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<()> {
         }
     }
     let device = DeviceChoice::Auto.open()?;
+    let mut healthy = true;
     if let Some(model) = &args.model {
         healthy &= report("model", model, check_model(model, &device));
     }
@@ -54,54 +54,72 @@ fn report(what: &str, name: &str, finding: Result<String>) -> bool {
 
 fn check_model(reference: &str, device: &Device) -> Result<String> {
     let folder = resolve_model(reference)?;
-    let model = Transformer::from_pretrained(&folder, device)?.valid();
-    let config = model.config().clone();
-    let encoder = encoder(&folder, Some(config.vocab_size), Default::default())?;
-    let logits = model.logits(&TokenBatch::right_padded(&[vec![0]], device));
-    let finite = logits.is_finite().all().into_scalar::<bool>();
-    if !finite {
-        bail!("its scores are not finite: the weights are damaged or overflow in this type");
+    let (config, scores) = if is_reward_model(&folder) {
+        let model = reward_model(&folder, device, None)?;
+        let one = Completions::from_rows(&[vec![0]], &[vec![0]], device);
+        let scores: Vec<f32> = model.score(&one).into_data().iter().collect();
+        (model.backbone().config().clone(), scores)
+    } else {
+        let model = transformer(&folder, device)?;
+        let logits = model.logits(&TokenBatch::right_padded(&[vec![0]], device));
+        (model.config().clone(), logits.into_data().iter().collect())
+    };
+    let encoder = encoder(&folder, Some(config.vocab_size), EncodeOptions::default())?;
+    if let Some(found) = scores.iter().find(|score| !score.is_finite()) {
+        bail!("it computes {found}, expected finite numbers: its weights overflow or are damaged");
     }
-    let template = if encoder.template().is_some() { "a chat template" } else { "no chat template" };
     if encoder.stop_ids().is_empty() {
-        bail!("it has no stop token: set eos_token_id in generation_config.json");
+        bail!(
+            "it has no stop token, expected one: set eos_token_id in generation_config.json or eos_token in \
+             tokenizer_config.json"
+        );
     }
     Ok(format!(
-        "loads; {}, {} parameters, vocabulary {}, context {}, {template}, stops at {:?}",
+        "loads; {} {}, vocabulary {}, context {}, {}, stops at {:?}",
         config.family.model_type(),
-        model.num_params(),
+        if is_reward_model(&folder) { "reward model" } else { "language model" },
         config.vocab_size,
         config.context_length,
+        if encoder.template().is_some() { "a chat template" } else { "no chat template" },
         encoder.stop_ids()
     ))
 }
 
-fn check_data(path: &Path, model: Option<&str>) -> Result<String> {
-    let mut findings = Vec::new();
-    for (kind, result) in [
-        ("preferences", try_rows::<PreferenceRow>(path)),
-        ("demonstrations", try_rows::<DemonstrationRow>(path)),
-        ("prompts", try_rows::<PromptRow>(path)),
-    ] {
-        match result {
-            Ok(rows) => findings.push(format!("{rows} rows read as {kind}")),
-            Err(error) if findings.is_empty() && kind == "prompts" => return Err(error),
-            Err(_) => {}
-        }
-    }
-    if let Some(model) = model {
-        let encoder = encoder(&resolve_model(model)?, None, Default::default())?;
-        if let Some(row) = RowStream::<DemonstrationRow>::open(path, &ReadOptions::default())?.next() {
-            let example = encoder.encode_sft(&row?)?;
-            let learnt = example.loss_mask.iter().filter(|counts| **counts).count();
-            findings.push(format!("the first row has {} tokens, {learnt} of them learnt", example.ids.len()));
-        }
-    }
-    Ok(findings.join("; "))
+/// Whether the configuration says that the model scores rather than speaks.
+fn is_reward_model(folder: &Path) -> bool {
+    let config = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+    config.contains("ForSequenceClassification")
 }
 
-/// How many of the first rows can be read as this kind.
-fn try_rows<T: FromRow>(path: &Path) -> Result<usize> {
+fn check_data(path: &Path, model: Option<&str>) -> Result<String> {
     let options = ReadOptions { limit: Some(ROWS), ..ReadOptions::default() };
-    Ok(align_data::read::read_rows::<T>(path, &options)?.rows.len())
+    let rows = RowStream::<Row>::open(path, &options)?.collect::<Result<Vec<_>, _>>()?;
+    if rows.is_empty() {
+        bail!("{} holds no rows, expected at least one", path.display());
+    }
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for row in &rows {
+        *kinds.entry(row.kind()).or_default() += 1;
+    }
+    let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let read = if rows.len() == ROWS { format!("the first {ROWS} rows are") } else { "its rows are".to_owned() };
+    let mut finding = format!("{read} {}", kinds.join(", "));
+    if let Some(model) = model {
+        let encoder = encoder(&resolve_model(model)?, None, EncodeOptions::default())?;
+        let longest = longest(&rows, path, &encoder)?;
+        finding.push_str(&format!("; they encode, the longest to {longest} tokens"));
+    }
+    Ok(finding)
+}
+
+/// Tokens of the longest row.
+fn longest(rows: &[Row], path: &Path, encoder: &Encoder) -> Result<usize> {
+    let mut longest = 0;
+    for (index, row) in rows.iter().enumerate() {
+        let previews = row
+            .previews(encoder)
+            .with_context(|| format!("row {} of {} does not suit the model", index + 1, path.display()))?;
+        longest = previews.iter().map(|preview| preview.tokens.len()).fold(longest, usize::max);
+    }
+    Ok(longest)
 }

@@ -10,8 +10,9 @@ use align_models::{Event, GenerateOptions, Generated, Prompt, generate_watched};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::open::{Text, open, rows_bar, sampling};
+use super::open::{Text, open, sampling};
 use crate::args::GenerateArgs;
+use crate::progress::rows_bar;
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let device = args.device.device.open()?;
@@ -21,10 +22,13 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         .iter()
         .enumerate()
         .map(|(row, dialogue)| {
-            opened.encoder.encode_prompt(dialogue).with_context(|| format!("prompt {row} cannot be encoded"))
+            opened.encoder.encode_prompt(dialogue).with_context(|| format!("cannot use prompt {row}"))
         })
         .collect::<Result<Vec<_>>>()?;
     let sampling = sampling(&args.sampling, &opened.encoder);
+    if sampling.never_stop {
+        eprintln!("warning: the model has no stop token and no --stop is given: every completion is cut at its limit");
+    }
     let text = Text(&opened.encoder);
     let options = GenerateOptions {
         detokenize: Some(&text),

@@ -11,8 +11,9 @@ use align_data::tokenizer::{HfTokenizer, Tokenizer as _};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
 
-use super::open::{Opened, open, rows_bar};
+use super::open::{Opened, open};
 use crate::args::LogprobsArgs;
+use crate::progress::rows_bar;
 
 /// A row as it stands: no template and no stop token is added to text.
 enum Row {
@@ -53,7 +54,7 @@ pub(super) fn run(args: &LogprobsArgs) -> Result<()> {
         .enumerate()
         .map(|(index, row)| {
             encode(row, args.add_special_tokens, &opened, &tokenizer)
-                .with_context(|| format!("{}: row {index}", args.data.display()))
+                .with_context(|| format!("cannot use row {} of {}", index + 1, args.data.display()))
         })
         .collect::<Result<Vec<_>>>()?;
     write_out(args.out.as_deref(), |out| {

@@ -7,6 +7,7 @@ mod generate;
 mod logprobs;
 mod open;
 mod recipes;
+mod row;
 mod run;
 mod score;
 mod soup;

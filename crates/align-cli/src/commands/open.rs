@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use align_data::encode::{EncodeOptions, Encoder, PlainPrompts};
 use align_models::{Detokenize, SamplingConfig, Transformer};
-use anyhow::{Context as _, Result};
-use burn::module::Module;
+use anyhow::Result;
 use burn::tensor::Device;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::SamplingArgs;
-use crate::context::{encoder, resolve_model};
+use crate::context::{encoder, resolve_model, transformer};
 
 /// A language model and what turns text into its tokens.
 pub(super) struct Opened {
@@ -22,9 +20,7 @@ pub(super) struct Opened {
 /// Opens a model folder or hub id. Prompts that are text are tokenised as they stand.
 pub(super) fn open(reference: &str, device: &Device) -> Result<Opened> {
     let folder = resolve_model(reference)?;
-    let model = Transformer::from_pretrained(&folder, device)
-        .with_context(|| format!("cannot load the model in {}", folder.display()))?
-        .valid();
+    let model = transformer(&folder, device)?;
     let options = EncodeOptions { plain_prompts: PlainPrompts::AsText, ..EncodeOptions::default() };
     let encoder = encoder(&folder, Some(model.config().vocab_size), options)?;
     Ok(Opened { folder, model, encoder })
@@ -53,14 +49,5 @@ impl Detokenize for Text<'_> {
     fn text(&self, ids: &[u32]) -> String {
         // Tokens that do not decode have no text; generation itself does not depend on it.
         self.0.decode(ids).unwrap_or_default()
-    }
-}
-
-/// A bar over so many rows.
-pub(super) fn rows_bar(title: &str, rows: usize) -> ProgressBar {
-    let bar = ProgressBar::new(rows as u64).with_prefix(title.to_owned());
-    match ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} rows · {eta} left") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }

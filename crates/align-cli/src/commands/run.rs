@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::args::RecipeArgs;
 use crate::context::Context;
+use crate::drive::RecipeText;
+use crate::recipe::parts::RECIPE;
+use crate::recipe::stage::StageKind;
 use crate::recipe::{self, RunRecipe, SingleRecipe};
 use crate::{interrupt, report, stages};
-
-/// The resolved recipe in the folder of a run of stages.
-const RECIPE: &str = "recipe.toml";
 
 /// Runs all stages of a recipe, then draws the report.
 pub(crate) fn run(args: &RecipeArgs) -> Result<()> {
@@ -19,6 +19,13 @@ pub(crate) fn run(args: &RecipeArgs) -> Result<()> {
     let recipe = RunRecipe::from_source(&source)?;
     let context = context(args, &recipe.output_dir)?;
     prepare(args, &recipe.output_dir, &stage_folders(&recipe))?;
+    if args.resume {
+        // Before the old recipe is replaced: nothing that was begun may have another recipe now.
+        for stage in &recipe.stage {
+            let folder = recipe.output_dir.join(&stage.name);
+            stages::expect_same_recipe(&stage.name, &folder, &RecipeText::of(&stage.kind)?)?;
+        }
+    }
     let text = toml::to_string_pretty(&recipe)?;
     replace_file(&recipe.output_dir.join(RECIPE), |file| std::io::Write::write_all(file, text.as_bytes()))?;
     for stage in &recipe.stage {
@@ -37,8 +44,12 @@ pub(crate) fn single(args: &RecipeArgs, kind: &str) -> Result<()> {
     let context = context(args, &recipe.output_dir)?;
     prepare(args, &recipe.output_dir, &[])?;
     stages::run(&recipe.stage, &recipe.output_dir, &context)?;
-    let path = report::draw(std::slice::from_ref(&recipe.output_dir), &recipe.output_dir.join(report::FILE))?;
-    println!("done: {}; report: {}", recipe.output_dir.display(), path.display());
+    println!("done: {}", recipe.output_dir.display());
+    // Making a model leaves nothing to draw.
+    if !matches!(recipe.stage.kind, StageKind::Init(_)) {
+        let file = recipe.output_dir.join(report::FILE);
+        println!("report: {}", report::draw(std::slice::from_ref(&recipe.output_dir), &file)?.display());
+    }
     Ok(())
 }
 
@@ -58,24 +69,22 @@ fn stage_folders(recipe: &RunRecipe) -> Vec<PathBuf> {
 /// Makes room for the run: refuses a used folder, clears it, or leaves it for resuming.
 fn prepare(args: &RecipeArgs, output: &Path, stages: &[PathBuf]) -> Result<()> {
     let used = std::fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_some());
-    if args.resume && !used {
-        bail!("nothing to resume in {}: run it without --resume", output.display());
-    }
-    if used && !args.resume {
-        let ours = output.join(RECIPE).exists()
-            || output.join(stages::DONE).exists()
-            || output.join("run.json").exists();
-        if !args.overwrite {
-            bail!(
-                "{} is not empty; give --resume to go on with that run, --overwrite to replace it, \
-                 or another folder as output_dir=…",
-                output.display()
-            );
+    let ours = [RECIPE, stages::DONE].iter().any(|name| output.join(name).exists())
+        || stages.iter().any(|folder| folder.exists());
+    match (used, args.resume, args.overwrite) {
+        (false, true, _) => bail!("nothing to resume in {}: run it without --resume", output.display()),
+        (true, true, _) if !ours => bail!("{} holds no run of align to resume", output.display()),
+        (true, false, false) => bail!(
+            "{} is not empty; give --resume to go on with that run, --overwrite to replace it, or another folder as \
+             output_dir=…",
+            output.display()
+        ),
+        (true, false, true) if !ours => {
+            bail!("{} is not empty and no run of align: it is not overwritten", output.display())
         }
-        if !ours && !stages.iter().any(|folder| folder.exists()) {
-            bail!("{} is not empty and no run of align: it is not overwritten", output.display());
-        }
-        std::fs::remove_dir_all(output).with_context(|| format!("cannot clear {}", output.display()))?;
+        (true, false, true) => std::fs::remove_dir_all(output)
+            .with_context(|| format!("cannot clear {}", output.display()))?,
+        _ => {}
     }
     if !stages.is_empty() {
         std::fs::create_dir_all(output).with_context(|| format!("cannot make {}", output.display()))?;

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
 use super::logprobs::write_out;
-use super::open::rows_bar;
 use crate::args::ScoreArgs;
-use crate::context::{encoder, resolve_model};
+use crate::context::{encoder, resolve_model, reward_model};
+use crate::progress::rows_bar;
 
 /// Something to score.
 enum Row {
@@ -37,21 +37,23 @@ impl FromRow for Row {
 pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     let device = args.device.device.open()?;
     let folder = resolve_model(&args.model)?;
-    let model = RewardModel::from_pretrained(&folder, &device, None)
-        .with_context(|| format!("cannot load the reward model in {}", folder.display()))?;
+    let model = reward_model(&folder, &device, None)?;
     let config = model.backbone().config();
     let options = EncodeOptions { max_length: Some(config.context_length), ..EncodeOptions::default() };
     let encoder = encoder(&folder, Some(config.vocab_size), options)?;
     let rows = read_rows::<Row>(&args.data, &ReadOptions::default())?.rows;
     let mut margins = Vec::new();
+    let batch = args.batch.max(1);
     write_out(args.out.as_deref(), |out| {
         let bar = rows_bar("score", rows.len());
-        for (index, chunk) in rows.chunks(args.batch.max(1)).enumerate() {
-            let place =
-                |row: usize| format!("{}: row {}", args.data.display(), index * args.batch.max(1) + row);
+        for (index, chunk) in rows.chunks(batch).enumerate() {
             let mut ids = Vec::new();
             for (row, content) in chunk.iter().enumerate() {
-                ids.extend(encode(content, &encoder).with_context(|| place(row))?);
+                let number = index * batch + row + 1;
+                ids.extend(
+                    encode(content, &encoder)
+                        .with_context(|| format!("cannot use row {number} of {}", args.data.display()))?,
+                );
             }
             let mut scores = score(&model, &ids).into_iter();
             let mut next = || f64::from(scores.next().expect("one score for each sequence"));
@@ -74,18 +76,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     if !margins.is_empty() {
         let pairs = margins.len() as f64;
         // A tie is half right.
-        let right: f64 = margins
-            .iter()
-            .map(|&m| {
-                if m > 0.0 {
-                    1.0
-                } else if m == 0.0 {
-                    0.5
-                } else {
-                    0.0
-                }
-            })
-            .sum();
+        let right: f64 = margins.iter().map(|&margin| if margin == 0.0 { 0.5 } else { f64::from(margin > 0.0) }).sum();
         let mean = margins.iter().sum::<f64>() / pairs;
         println!("{}", json!({ "pairs": margins.len(), "accuracy": right / pairs, "mean_margin": mean }));
     }

@@ -1,14 +1,12 @@
 //! `align soup`.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
-
-use align_soup::{FloatDtype, SoupOptions, Weights, soup_folders_observed};
+use align_soup::{FloatDtype, SoupError, SoupOptions, Weights};
 use anyhow::{Result, bail};
 
-use super::open::rows_bar;
 use crate::args::SoupArgs;
+use crate::context::Interrupted;
 use crate::interrupt;
+use crate::stages::soup_watched;
 
 pub(super) fn run(args: &SoupArgs) -> Result<()> {
     if !args.weights.is_empty() && args.weights.len() != args.models.len() {
@@ -33,18 +31,10 @@ pub(super) fn run(args: &SoupArgs) -> Result<()> {
         ..SoupOptions::default()
     };
     let interrupt = interrupt::install();
-    let bar = rows_bar("soup", 0).with_style(indicatif::ProgressStyle::with_template(
-        "soup {bar:30} {bytes}/{total_bytes} · {binary_bytes_per_sec} · {eta} left",
-    )?);
-    let report = soup_folders_observed(&args.models, &weights, &options, &args.out, &|progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-        match interrupt.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    })?;
-    bar.finish_and_clear();
+    let report = match soup_watched("soup", &args.models, &weights, &options, &args.out, &interrupt) {
+        Err(SoupError::Interrupted) => return Err(Interrupted { saved_in: None }.into()),
+        report => report?,
+    };
     for warning in &report.warnings {
         eprintln!("warning: {warning}");
     }

@@ -157,3 +157,9 @@ pub(crate) fn stage_reference(text: &str) -> Option<&str> {
 
 /// Where a stage's model lies inside its folder.
 pub(crate) const MODEL: &str = "model";
+
+/// Where its adapters lie, in PEFT's form, if it trained any; the model has them merged.
+pub(crate) const ADAPTER: &str = "adapter";
+
+/// The resolved recipe in the folder of a run or of a stage.
+pub(crate) const RECIPE: &str = "recipe.toml";

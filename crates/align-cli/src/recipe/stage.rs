@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use align_core::number::{NonNegative, Positive, Probability};
-use align_models::SamplingConfig;
+use align_models::{LoraConfig, SamplingConfig};
 use align_ppo::{Following, PpoConfig};
 use align_train::OptimizerConfig;
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,11 @@ impl StageKind {
         }
     }
 
+    /// Whether the stage's folder is that of one training, which makes it itself and keeps checkpoints in it.
+    pub(crate) fn is_one_training(&self) -> bool {
+        matches!(self, Self::Sft(_) | Self::Reward(_))
+    }
+
     /// Everything of the form `@stage` in it, without the `@`.
     pub(crate) fn references(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -172,12 +177,19 @@ pub(crate) struct SftStage {
     pub(crate) seed: u64,
     /// The demonstrations.
     pub(crate) data: DataConfig,
+    /// Stream the data, shuffled within windows of so many rows, instead of reading it into memory. Needs
+    /// `training.max_steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shuffle_window: Option<usize>,
     #[serde(default)]
     pub(crate) encode: EncodeConfig,
     #[serde(default)]
     pub(crate) training: TrainingConfig,
     #[serde(default)]
     pub(crate) optimizer: OptimizerConfig,
+    /// Train low-rank adapters instead of all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lora: Option<LoraConfig>,
 }
 
 /// Reward modelling.
@@ -203,6 +215,9 @@ pub(crate) struct RewardStage {
     /// Shift and scale the trained model so that held-out completions score 0 on average with deviation 1.
     #[serde(default = "yes")]
     pub(crate) normalize: bool,
+    /// Train low-rank adapters and the head instead of all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lora: Option<LoraConfig>,
 }
 
 fn no_centring() -> NonNegative {
@@ -279,6 +294,9 @@ pub(crate) struct PpoStage {
     /// Every number of PPO.
     #[serde(default)]
     pub(crate) ppo: PpoConfig,
+    /// Train low-rank adapters of policy and critic instead of all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lora: Option<LoraConfig>,
 }
 
 fn one_seed() -> Vec<u64> {

@@ -38,7 +38,7 @@ h2{font-size:1.2rem;margin:2.2em 0 .6em;border-bottom:1px solid var(--line);padd
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.35em .9em .35em 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--dim);font-weight:600}th:first-child,td:first-child{text-align:left}small,.note{color:var(--dim)}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:1rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:1rem}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem}
 figcaption{font-size:.9rem;font-weight:600;margin-bottom:.2rem}svg{width:100%;height:auto;display:block}
 .grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim);stroke-width:1}.tick,.name{fill:var(--dim);font-size:12px}

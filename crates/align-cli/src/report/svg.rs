@@ -67,7 +67,8 @@ fn ticks((low, high): (f64, f64), count: f64) -> Vec<f64> {
 fn label(value: f64) -> String {
     let size = value.abs();
     if size >= 10_000.0 || (size > 0.0 && size < 0.001) {
-        return format!("{value:.0e}");
+        let text = format!("{value:.1e}");
+        return text.replace(".0e", "e");
     }
     let text = format!("{value:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');

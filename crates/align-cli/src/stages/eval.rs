@@ -7,20 +7,23 @@ use std::path::Path;
 
 use align_core::draws::{Draws, Purpose};
 use align_core::log_probs::kl_exact;
-use align_core::persist::{replace_file, replace_folder};
 use align_core::{CausalLm, Completions, Reward};
 use align_data::encode::Encoder;
 use align_data::rows::PromptRow;
-use align_models::{GenerateOptions, Generated, Prompt, SamplingConfig, Transformer, generate};
+use align_models::{
+    Event, GenerateOptions, Generated, Prompt, SamplingConfig, Transformer, generate_watched,
+};
 use anyhow::{Context as _, Result, bail};
 use burn::tensor::Tensor;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ppo::judge;
-use crate::context::Context;
+use super::ppo::{judge, same_tokens};
+use super::write_json;
+use crate::context::{Context, encoder, transformer};
 use crate::data;
+use crate::progress::rows_bar;
 use crate::recipe::stage::EvalStage;
 use crate::table::{Spread, table};
 
@@ -73,6 +76,7 @@ struct Bench<'a> {
     gold: Option<&'a dyn Reward>,
     microbatch: usize,
     seed: u64,
+    bar: &'a ProgressBar,
 }
 
 /// Figures of every prompt.
@@ -92,17 +96,21 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
         }
     }
     let Some((_, _, first)) = arms.first() else { bail!("`{name}`: `arms` is empty, expected at least one") };
-    let config = context.transformer(first, &context.device)?.config().clone();
+    let config = transformer(first, &context.device)?.config().clone();
     let encoder =
-        context.encoder(first, Some(config.vocab_size), stage.encode.options(Some(config.context_length)))?;
+        encoder(first, Some(config.vocab_size), stage.encode.options(Some(config.context_length)))?;
     let rows = data::rows::<PromptRow>(&stage.prompts, context)?;
-    let prompts =
-        data::encode("prompts", &rows.rows, &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
+    let prompts = rows.encode("prompts", &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
+    for (_, _, folder) in &arms {
+        same_tokens(&encoder, folder)?;
+    }
     let anchors = stage
         .anchors
         .iter()
         .map(|(name, reference)| {
-            Ok((name.clone(), context.transformer(&context.model(reference)?, &context.device)?))
+            let folder = context.model(reference)?;
+            same_tokens(&encoder, &folder)?;
+            Ok((name.clone(), transformer(&folder, &context.device)?))
         })
         .collect::<Result<Vec<_>>>()?;
     let reward = stage.reward.as_deref().map(|reward| judge(reward, context)).transpose()?;
@@ -111,6 +119,8 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
     if sampling.stop_token_ids.is_empty() && !sampling.never_stop {
         sampling.stop_token_ids = encoder.stop_ids().to_vec();
     }
+    // Every row is drawn and then judged.
+    let bar = rows_bar(name, 2 * prompts.len() * arms.len());
     let bench = Bench {
         prompts: &prompts,
         sampling: &sampling,
@@ -119,24 +129,20 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
         gold: gold.as_deref(),
         microbatch: stage.microbatch.max(1),
         seed: stage.seed,
+        bar: &bar,
     };
-    let bar = ProgressBar::new(arms.len() as u64).with_prefix(name.to_owned());
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} models · {eta} left") {
-        bar.set_style(style);
-    }
     let mut results = Vec::new();
     let mut shown: Vec<Sample> = Vec::new();
     for (arm, seed, folder) in &arms {
         context.check_interrupt()?;
-        let model = context.transformer(folder, &context.device)?;
-        let measured = measure(&model, &bench)
+        let model = transformer(folder, &context.device)?;
+        let measured = measure(&model, &bench, context)
             .with_context(|| format!("cannot evaluate `{arm}` ({})", folder.display()))?;
         let first_of_arm = results.iter().all(|result: &ArmResult| &result.arm != arm);
         if first_of_arm {
             show(&mut shown, arm, &measured, stage.show, &encoder)?;
         }
         results.push(summarize(arm, *seed, &measured));
-        bar.inc(1);
     }
     bar.finish_and_clear();
     let comparison = Comparison {
@@ -146,24 +152,29 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
         arms: results,
         samples: shown,
     };
-    replace_folder(folder, |folder| -> Result<(), align_core::PersistError> {
-        replace_file(&folder.join(RESULTS), |file| Ok(serde_json::to_writer_pretty(file, &comparison)?))
-    })?;
+    write_json(&folder.join(RESULTS), &comparison)?;
     println!("\n{}", comparison.table());
     Ok(json!({ "arms": arms.len(), "prompts": prompts.len() }))
 }
 
-fn measure(model: &Transformer, bench: &Bench<'_>) -> Result<Measured> {
+fn measure(model: &Transformer, bench: &Bench<'_>, context: &Context) -> Result<Measured> {
     let options = GenerateOptions {
         purpose: Purpose::Evaluate,
         slots: bench.microbatch,
         ..GenerateOptions::new(bench.sampling, Draws::new(bench.seed))
     };
-    let rows = generate(model, &Prompt::numbered(bench.prompts.iter().cloned()), &options)?.rows;
+    let prompts = Prompt::numbered(bench.prompts.iter().cloned());
+    let rows = generate_watched(model, &prompts, &options, &mut |event| {
+        if let Event::Finished(_) = event {
+            bench.bar.inc(1);
+        }
+    })?
+    .rows;
     let mut figures: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let mut add = |name: &str, values: Vec<f64>| figures.entry(name.to_owned()).or_default().extend(values);
     let temperature = bench.sampling.raw_temperature();
     for chunk in rows.chunks(bench.microbatch) {
+        context.check_interrupt()?;
         let prompts: Vec<_> = chunk.iter().map(|row| row.prompt.clone()).collect();
         let responses: Vec<_> = chunk.iter().map(|row| row.response.clone()).collect();
         let completions = Completions::from_rows(&prompts, &responses, &model.device());
@@ -187,6 +198,7 @@ fn measure(model: &Transformer, bench: &Bench<'_>) -> Result<Measured> {
         let lengths: Vec<f64> = responses.iter().map(|response| response.len() as f64).collect();
         let sums = host(entropies.sum_dim(1).squeeze_dim(1));
         add("entropy", sums.iter().zip(&lengths).map(|(sum, length)| sum / length).collect());
+        bench.bar.inc(chunk.len() as u64);
     }
     Ok(Measured { figures, rows })
 }

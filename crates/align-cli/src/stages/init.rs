@@ -3,18 +3,19 @@
 use std::path::Path;
 
 use align_core::Draws;
+use align_core::persist::replace_folder;
 use align_models::checkpoint::copy_companions;
 use align_models::{Transformer, TransformerConfig};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::context::Context;
+use crate::context::{Context, encoder};
 use crate::recipe::parts::MODEL;
 use crate::recipe::stage::InitStage;
 
 pub(super) fn run(stage: &InitStage, folder: &Path, context: &Context) -> Result<Value> {
     let tokenizer_folder = tokenizer_folder(&stage.tokenizer, context)?;
-    let encoder = context.encoder(&tokenizer_folder, None, Default::default())?;
+    let encoder = encoder(&tokenizer_folder, None, Default::default())?;
     let tokenizer = encoder.tokenizer();
     let special = tokenizer.special();
     let mut config = serde_json::to_value(&stage.config)?;
@@ -33,10 +34,10 @@ pub(super) fn run(stage: &InitStage, folder: &Path, context: &Context) -> Result
     }
     let config = TransformerConfig::from_json(&config.to_string()).context("`config` describes no model")?;
     let model = Transformer::init(&config, &Draws::new(stage.seed), &context.device);
-    let out = folder.join(MODEL);
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    model.save_pretrained(&out)?;
-    copy_companions(&tokenizer_folder, &out)?;
+    replace_folder(&folder.join(MODEL), |folder| -> Result<()> {
+        model.save_into(folder, &Default::default())?;
+        Ok(copy_companions(&tokenizer_folder, folder)?)
+    })?;
     Ok(json!({ "parameters": burn::module::Module::num_params(&model) }))
 }
 

@@ -1,27 +1,44 @@
 //! Stages of a recipe, each from its table to its folder.
+//!
+//! ```text
+//! stage/
+//!   recipe.toml     what the stage was begun with, every default spelt out
+//!   …               what it makes: model/, seed-0/, comparison.json, data files
+//!   stage.json      written last: the stage is complete
+//! ```
+//!
+//! A crash at any moment leaves a folder that `--resume` goes on with: what is complete is kept, trainings go on from
+//! their newest checkpoint, and everything else is made again.
 
+mod adapters;
 mod eval;
 mod init;
 mod ppo;
 mod reward;
 mod sft;
 mod soup;
+mod stream;
 mod world;
 
+use std::io::Write;
 use std::path::Path;
 
+use align_core::persist::{PersistError, replace_file, replace_folder};
+use align_models::CheckpointError;
+use align_models::checkpoint::copy_companions;
+use align_soup::checkpoint_id;
+use align_train::differences;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use align_core::persist::replace_file;
-use align_train::differences;
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::drive::RecipeText;
+use crate::recipe::parts::RECIPE;
 use crate::recipe::stage::{Stage, StageKind};
 
 pub(crate) use eval::{ArmResult, Comparison};
+pub(crate) use soup::soup_watched;
 pub(crate) use world::gold_of;
 
 /// Written last into a stage's folder: it is complete.
@@ -36,7 +53,7 @@ pub(crate) struct Done {
     pub(crate) recipe: Value,
     /// Figures worth repeating.
     pub(crate) summary: Value,
-    /// How long it took.
+    /// How long it took, the part before an interruption not counted.
     pub(crate) seconds: f64,
 }
 
@@ -54,15 +71,44 @@ impl Done {
     }
 
     /// Says the stage in the folder is complete.
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
-        replace_file(&folder.join(DONE), |file| Ok(serde_json::to_writer_pretty(file, self)?))?;
+    fn write(&self, folder: &Path) -> Result<()> {
+        write_json(&folder.join(DONE), self)?;
         Ok(())
     }
 }
 
 /// Runs a stage into its folder, or says that it is done already.
 pub(crate) fn run(stage: &Stage, folder: &Path, context: &Context) -> Result<Value> {
-    let recipe = RecipeText::of(&stage.kind)?;
+    complete(&stage.name, &stage.kind, folder, context, |recipe| {
+        if !stage.kind.is_one_training() {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            replace_file(&folder.join(RECIPE), |file| file.write_all(recipe.toml.as_bytes()))?;
+        }
+        match &stage.kind {
+            StageKind::World(world) => world::run(world, folder),
+            StageKind::Init(init) => init::run(init, folder, context),
+            StageKind::Sft(sft) => sft::run(&stage.name, sft, recipe, folder, context),
+            StageKind::Reward(reward) => reward::run(&stage.name, reward, recipe, folder, context),
+            StageKind::Soup(soup) => soup::run(&stage.name, soup, folder, context),
+            StageKind::Ppo(ppo) => ppo::run(&stage.name, ppo, folder, context),
+            StageKind::Eval(eval) => eval::run(&stage.name, eval, folder, context),
+        }
+    })
+}
+
+/// Does `work` in the folder unless it is complete there, and marks it complete. A stage over several seeds does this for
+/// each of them too.
+fn complete(
+    title: &str,
+    kind: &StageKind,
+    folder: &Path,
+    context: &Context,
+    work: impl FnOnce(RecipeText) -> Result<Value>,
+) -> Result<Value> {
+    let recipe = RecipeText::of(kind)?;
+    if context.resume {
+        expect_same_recipe(title, folder, &recipe)?;
+    }
     if let Some(done) = Done::read(folder)? {
         if !context.resume {
             bail!(
@@ -71,38 +117,59 @@ pub(crate) fn run(stage: &Stage, folder: &Path, context: &Context) -> Result<Val
                 done.kind
             );
         }
-        let changed = differences(&done.recipe, &recipe.json, &[]);
-        if !changed.is_empty() {
-            let keys: Vec<String> = changed.iter().map(ToString::to_string).collect();
-            bail!(
-                "`{}` in {} was made with another recipe: {}; give --overwrite to make it again",
-                stage.name,
-                folder.display(),
-                keys.join(", ")
-            );
-        }
-        eprintln!("{}: done already", stage.name);
+        eprintln!("{title}: done already");
         return Ok(done.summary);
     }
     context.check_interrupt()?;
     let begun = std::time::Instant::now();
-    std::fs::create_dir_all(folder.parent().unwrap_or(folder))
-        .with_context(|| format!("cannot make {}", folder.display()))?;
-    let summary = match &stage.kind {
-        StageKind::World(world) => world::run(world, folder)?,
-        StageKind::Init(init) => init::run(init, folder, context)?,
-        StageKind::Sft(sft) => sft::run(&stage.name, sft, recipe.clone(), folder, context)?,
-        StageKind::Reward(reward) => reward::run(&stage.name, reward, recipe.clone(), folder, context)?,
-        StageKind::Soup(soup) => soup::run(&stage.name, soup, folder, context)?,
-        StageKind::Ppo(ppo) => ppo::run(&stage.name, ppo, recipe.clone(), folder, context)?,
-        StageKind::Eval(eval) => eval::run(&stage.name, eval, folder, context)?,
-    };
-    let done = Done {
-        kind: stage.kind.word().to_owned(),
-        recipe: recipe.json,
-        summary: summary.clone(),
-        seconds: begun.elapsed().as_secs_f64(),
-    };
+    let json = recipe.json.clone();
+    let summary = work(recipe)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let done = Done { kind: kind.word().to_owned(), recipe: json, summary: summary.clone(), seconds };
     done.write(folder)?;
     Ok(summary)
+}
+
+/// Refuses to go on with a stage that was begun with another recipe.
+pub(crate) fn expect_same_recipe(title: &str, folder: &Path, recipe: &RecipeText) -> Result<()> {
+    let path = folder.join(RECIPE);
+    let old = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    // Both through TOML, which leaves out what is not given.
+    let old: Value = toml::from_str(&old).with_context(|| format!("{} is damaged", path.display()))?;
+    let changed = differences(&old, &toml::from_str(&recipe.toml)?, &[]);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<String> = changed.iter().map(ToString::to_string).collect();
+    bail!(
+        "`{title}` in {} was begun with another recipe: {}; resume with the old one, or give --overwrite to begin again",
+        folder.display(),
+        keys.join("; ")
+    )
+}
+
+/// Writes a model's folder in one step: what `write` writes, the tokenizer and template of `start`, and in `align.json`
+/// which checkpoint the weights descend from, so that a soup can tell whether models have a common ancestor.
+fn save_model(
+    out: &Path,
+    start: &Path,
+    write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+) -> Result<()> {
+    let ancestor = checkpoint_id(start)
+        .with_context(|| format!("cannot tell which weights are in {}", start.display()))?;
+    replace_folder(out, |folder| -> Result<()> {
+        write(folder)?;
+        copy_companions(start, folder)?;
+        write_json(&folder.join("align.json"), &json!({ "ancestor": ancestor }))?;
+        Ok(())
+    })
+}
+
+/// Writes a file of JSON as a whole.
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), PersistError> {
+    replace_file(path, |file| Ok(serde_json::to_writer_pretty(file, value)?))
 }

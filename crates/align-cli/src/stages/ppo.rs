@@ -1,91 +1,133 @@
 //! PPO, once per seed. With a soup as its reference this is SALSA.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use align_core::{Draws, Frozen, Reference, Reward};
 use align_data::encode::Encoder;
 use align_data::rows::PromptRow;
-use align_models::checkpoint::copy_companions;
 use align_models::{RewardModel, Transformer, ValueModel};
 use align_ppo::{Anchor, MovingReference, Ppo, PpoParts};
-use align_train::Algorithm;
+use align_train::{Algorithm, Metrics, Progress, TrainError};
 use anyhow::{Context as _, Result, bail};
 use burn::module::Module;
+use indicatif::{HumanBytes, ProgressBar};
 use serde_json::{Value, json};
 
-use super::gold_of;
-use crate::context::Context;
+use super::{adapters, complete, gold_of, save_model};
+use crate::context::{Context, encoder, reward_model, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
-use crate::recipe::parts::MODEL;
-use crate::recipe::stage::PpoStage;
+use crate::recipe::parts::{ADAPTER, MODEL};
+use crate::recipe::stage::{PpoStage, StageKind};
 
-pub(super) fn run(
-    name: &str,
-    stage: &PpoStage,
-    recipe: RecipeText,
-    folder: &Path,
-    context: &Context,
-) -> Result<Value> {
+pub(super) fn run(name: &str, stage: &PpoStage, folder: &Path, context: &Context) -> Result<Value> {
     if stage.seeds.is_empty() {
         bail!("`{name}`: `seeds` is empty, expected at least one");
     }
     let mut summaries = Vec::new();
     for &seed in &stage.seeds {
+        let one = PpoStage { seeds: vec![seed], ..stage.clone() };
+        let kind = StageKind::Ppo(Box::new(one.clone()));
         let folder = folder.join(format!("seed-{seed}"));
-        if folder.join(MODEL).is_dir() && context.resume {
-            continue;
-        }
-        let mut recipe = recipe.clone();
-        recipe.json["seeds"] = json!([seed]);
-        summaries.push(one_seed(name, stage, seed, recipe, &folder, context)?);
+        let title = format!("{name} seed {seed}");
+        let begin = |recipe| one_seed(&title, &one, seed, recipe, &folder, context);
+        summaries.push(complete(&title, &kind, &folder, context, begin)?);
     }
     Ok(json!({ "seeds": stage.seeds, "runs": summaries }))
 }
 
 fn one_seed(
-    name: &str,
+    title: &str,
     stage: &PpoStage,
     seed: u64,
     recipe: RecipeText,
     folder: &Path,
     context: &Context,
 ) -> Result<Value> {
-    let start = context.model(&stage.policy)?;
-    let policy = context.transformer(&start, &context.training_device())?;
-    let options = stage.encode.options(Some(policy.config().context_length));
-    let encoder = context.encoder(&start, Some(policy.config().vocab_size), options)?;
-    let rows = data::rows::<PromptRow>(&stage.prompts, context)?;
-    let prompts =
-        data::encode("prompts", &rows.rows, &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
-
+    let Start { parts, encoder, inputs, start } = start(title, stage, seed, context)?;
     let mut config = stage.ppo.clone();
     config.seed = seed;
     if config.stop_token_ids.is_empty() {
         config.stop_token_ids = encoder.stop_ids().to_vec();
     }
+    let memory = memory(&parts, stage, context)?;
+    let mut ppo = Ppo::new(parts, config)?;
+    let steps = ppo.plan().iterations as u64;
+    eprintln!("{title}: {}", ppo.plan());
+    eprintln!("{title}: {} for weights, gradients and moments, activations aside", HumanBytes(memory));
+    let progress = Progress::new(title, &["objective/scores", "objective/kl", "gold/score"]);
+    let bar = progress.bar().clone();
+    let job = Job {
+        folder,
+        title: title.to_owned(),
+        steps,
+        checkpoint_every: stage.checkpoint_every,
+        keep: 1,
+        best: None,
+        recipe,
+        inputs,
+        seeds: vec![("ppo", seed)],
+        progress,
+    };
+    drive(&mut Warned { title, bar, ppo: &mut ppo }, job, context)?;
+    let policy = ppo.into_policy().valid();
+    if stage.lora.is_some() {
+        policy.save_adapters(&folder.join(ADAPTER))?;
+    }
+    save_model(&folder.join(MODEL), &start, |folder| policy.save_into(folder, &Default::default()))?;
+    Ok(json!({ "seed": seed, "iterations": steps }))
+}
+
+/// Everything a run is put together from.
+struct Start {
+    parts: PpoParts<Transformer, ValueModel>,
+    encoder: Encoder,
+    inputs: Vec<PathBuf>,
+    /// The policy's folder.
+    start: PathBuf,
+}
+
+fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<Start> {
+    let start = context.model(&stage.policy)?;
+    let base = transformer(&start, &context.training_device())?;
+    let options = stage.encode.options(Some(base.config().context_length));
+    let encoder = encoder(&start, Some(base.config().vocab_size), options)?;
+    let rows = data::rows::<PromptRow>(&stage.prompts, context)?;
+    let prompts = rows.encode("prompts", &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
     let reward_folder = context.model(&stage.reward)?;
-    let reward = RewardModel::from_pretrained(&reward_folder, &context.device, None)
-        .with_context(|| format!("cannot load the reward model in {}", reward_folder.display()))?;
-    same_tokens(&encoder, &reward_folder, context)?;
-    let critic = match config.advantage_estimator.needs_critic() {
-        true => Some(critic(stage, &reward_folder, seed, context)?),
+    let reward = reward_model(&reward_folder, &context.device, None)?;
+    same_tokens(&encoder, &reward_folder)?;
+    if let Some(lora) = &stage.lora {
+        adapters::check(lora, false)?;
+    }
+    let critic = match stage.ppo.advantage_estimator.needs_critic() {
+        true => Some(critic(stage, &base, &reward_folder, seed, context)?),
         false => None,
     };
-    let frozen = |reference: &str| -> Result<Frozen<Transformer>> {
-        Ok(Frozen::new(&context.transformer(&context.model(reference)?, &context.device)?))
+    let policy = match &stage.lora {
+        None => base.clone(),
+        Some(lora) => base.clone().with_adapters(lora, &Draws::new(seed)),
+    };
+    let frozen = |reference: &str| -> Result<Transformer> {
+        let folder = context.model(reference)?;
+        same_tokens(&encoder, &folder)?;
+        // Weights that adapters leave alone need not be in memory twice.
+        let shared = stage.lora.is_some() && folder == start;
+        if shared { Ok(base.clone().valid()) } else { transformer(&folder, &context.device) }
     };
     let reference: Anchor<Transformer> = match stage.following {
-        None => frozen(&stage.reference)?.into(),
-        Some(following) => {
-            let start = context.transformer(&context.model(&stage.reference)?, &context.device)?;
-            MovingReference::new(&start, following).into()
+        None => Frozen::new(&frozen(&stage.reference)?).into(),
+        Some(_) if stage.lora.is_some() => {
+            bail!("`{title}`: `following` and `lora` do not go together: a reference follows whole weights")
         }
+        Some(following) => MovingReference::new(&frozen(&stage.reference)?, following).into(),
     };
     let anchors = stage
         .anchors
         .iter()
-        .map(|(name, reference)| Ok((name.clone(), Box::new(frozen(reference)?) as Box<dyn Reference>)))
+        .map(|(name, reference)| {
+            Ok((name.clone(), Box::new(Frozen::new(&frozen(reference)?)) as Box<dyn Reference>))
+        })
         .collect::<Result<Vec<_>>>()?;
     let parts = PpoParts {
         policy,
@@ -97,37 +139,28 @@ fn one_seed(
         gold: stage.gold.as_deref().map(|gold| judge(gold, context)).transpose()?,
         anchors,
     };
-    let mut ppo = Ppo::new(parts, config)?;
-    let steps = ppo.plan().iterations as u64;
-    eprintln!("{name}, seed {seed}: {}", ppo.plan());
-    let job = Job {
-        folder,
-        title: format!("{name} seed {seed}"),
-        steps,
-        checkpoint_every: stage.checkpoint_every,
-        keep: 1,
-        best: None,
-        recipe,
-        inputs: vec![start.clone(), reward_folder, rows.path],
-        seeds: vec![("ppo", seed)],
-        shown: &["objective/scores", "objective/kl", "gold/score"],
-    };
-    drive(&mut Warned(name, &mut ppo), job, context)?;
-    let out = folder.join(MODEL);
-    ppo.into_policy().valid().save_pretrained(&out)?;
-    copy_companions(&start, &out)?;
-    Ok(json!({ "seed": seed, "iterations": steps }))
+    Ok(Start { parts, encoder, inputs: vec![start.clone(), reward_folder, rows.path], start })
 }
 
 /// The critic starts from the reward model's backbone with a head of its own, unless the recipe names another start.
-fn critic(stage: &PpoStage, reward: &Path, seed: u64, context: &Context) -> Result<ValueModel> {
+fn critic(
+    stage: &PpoStage,
+    policy: &Transformer,
+    reward: &Path,
+    seed: u64,
+    context: &Context,
+) -> Result<ValueModel> {
     let device = context.training_device();
     let draws = Draws::new(seed);
-    match &stage.critic {
-        None => Ok(ValueModel::from_reward_model(&RewardModel::from_pretrained(reward, &device, None)?)),
-        Some(start) => {
-            Ok(ValueModel::from_transformer(&context.transformer(&context.model(start)?, &device)?, &draws))
-        }
+    let critic = match &stage.critic {
+        None => ValueModel::from_reward_model(&reward_model(reward, &device, None)?),
+        // Storage is shared until the first step, and with adapters for good.
+        Some(start) if *start == stage.policy => ValueModel::from_transformer(policy, &draws),
+        Some(start) => ValueModel::from_transformer(&transformer(&context.model(start)?, &device)?, &draws),
+    };
+    match &stage.lora {
+        None => Ok(critic),
+        Some(lora) => Ok(critic.with_adapters(lora, &draws.child(1))),
     }
 }
 
@@ -143,37 +176,67 @@ pub(super) fn judge(reference: &str, context: &Context) -> Result<Box<dyn Reward
     Ok(Box::new(model))
 }
 
-/// Ids are the truth from rollout to score, so policy and reward model must mean the same by them.
-fn same_tokens(encoder: &Encoder, reward: &Path, context: &Context) -> Result<()> {
-    let other = context.encoder(reward, None, Default::default())?;
-    if encoder.tokenizer().fingerprint() != other.tokenizer().fingerprint() {
+/// Ids are the truth from rollout to score, so all models of a run must mean the same by them.
+pub(super) fn same_tokens(policy: &Encoder, other: &Path) -> Result<()> {
+    let (expected, other_encoder) = (policy.tokenizer(), encoder(other, None, Default::default())?);
+    let found = other_encoder.tokenizer();
+    if expected.fingerprint() != found.fingerprint() {
         bail!(
-            "the reward model in {} has another tokenizer than the policy: expected fingerprint {}, found {}",
-            reward.display(),
-            &encoder.tokenizer().fingerprint()[..12],
-            &other.tokenizer().fingerprint()[..12]
+            "the model in {} has another tokenizer: expected the policy's, of {} tokens (fingerprint {}), found one of \
+             {} tokens (fingerprint {})",
+            other.display(),
+            expected.vocab_size(),
+            &expected.fingerprint()[..12],
+            found.vocab_size(),
+            &found.fingerprint()[..12]
         );
     }
     Ok(())
 }
 
-/// Prints what PPO warns of.
-struct Warned<'a>(&'a str, &'a mut Ppo<Transformer, ValueModel>);
+/// Bytes that weights, gradients and AdamW's two moments take in f32, judges counted as large as the policy.
+fn memory(parts: &PpoParts<Transformer, ValueModel>, stage: &PpoStage, context: &Context) -> Result<u64> {
+    let policy = 4 * parts.policy.num_params() as u64;
+    let mut bytes = policy + 12 * trainable(&parts.policy)?;
+    if let Some(critic) = &parts.critic {
+        bytes += 4 * critic.num_params() as u64 + 12 * trainable(critic)?;
+    }
+    let start = context.model(&stage.policy)?;
+    for model in [&stage.reference].into_iter().chain(stage.anchors.values()) {
+        let shared = stage.lora.is_some() && context.model(model)? == start;
+        bytes += if shared { 0 } else { policy };
+    }
+    Ok(bytes + policy * (1 + u64::from(stage.gold.is_some())))
+}
+
+/// How many numbers of a module are trained.
+fn trainable<M: Module>(module: &M) -> Result<u64> {
+    let parameters = align_train::parameters(module)?;
+    let trained = parameters.iter().filter(|parameter| parameter.trainable);
+    Ok(trained.map(|parameter| parameter.shape.iter().product::<usize>() as u64).sum())
+}
+
+/// Prints what PPO warns of, above the bar.
+struct Warned<'a> {
+    title: &'a str,
+    bar: ProgressBar,
+    ppo: &'a mut Ppo<Transformer, ValueModel>,
+}
 
 impl Algorithm for Warned<'_> {
-    fn iterate(&mut self, step: u64) -> Result<align_train::Metrics, align_train::TrainError> {
-        let metrics = self.1.iterate(step)?;
-        for warning in self.1.take_warnings() {
-            eprintln!("{}: step {}: warning: {warning}", self.0, step + 1);
+    fn iterate(&mut self, step: u64) -> Result<Metrics, TrainError> {
+        let metrics = self.ppo.iterate(step)?;
+        for warning in self.ppo.take_warnings() {
+            self.bar.suspend(|| eprintln!("{}: step {}: warning: {warning}", self.title, step + 1));
         }
         Ok(metrics)
     }
 
-    fn save(&self, folder: &Path) -> Result<(), align_train::TrainError> {
-        self.1.save(folder)
+    fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        self.ppo.save(folder)
     }
 
-    fn restore(&mut self, folder: &Path) -> Result<(), align_train::TrainError> {
-        self.1.restore(folder)
+    fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
+        self.ppo.restore(folder)
     }
 }

@@ -7,18 +7,19 @@ use align_data::Batches;
 use align_data::collate::preference_pairs;
 use align_data::encode::PreferenceExample;
 use align_data::rows::PreferenceRow;
-use align_models::checkpoint::copy_companions;
 use align_models::{Normalization, RewardModel};
 use align_reward::{BradleyTerryObjective, ReferenceScores, Target, evaluate_pairs};
 use align_train::{BatchesFn, Evaluation, Learner, Supervised};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use crate::context::Context;
+use super::{adapters, save_model};
+use crate::context::{Context, encoder, reward_model};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
+use crate::progress::working;
 use crate::recipe::parts::MODEL;
 use crate::recipe::stage::RewardStage;
 
@@ -30,23 +31,19 @@ pub(super) fn run(
     context: &Context,
 ) -> Result<Value> {
     let start = context.model(&stage.model)?;
+    let draws = Draws::new(stage.seed);
     // A language model has no score head and gets a fresh one; a reward model goes on with its own.
-    let model =
-        RewardModel::from_pretrained(&start, &context.training_device(), Some(&Draws::new(stage.seed)))
-            .with_context(|| format!("cannot load the model in {}", start.display()))?;
-    let config = model.backbone().config().clone();
-    let encoder = context.encoder(
-        &start,
-        Some(config.vocab_size),
-        stage.encode.options(Some(config.context_length)),
-    )?;
+    let mut model = reward_model(&start, &context.training_device(), Some(&draws))?;
+    let config = model.backbone().config();
+    let options = stage.encode.options(Some(config.context_length));
+    let encoder = encoder(&start, Some(config.vocab_size), options)?;
+    if let Some(lora) = &stage.lora {
+        adapters::check(lora, false)?;
+        model = model.with_adapters(lora, &draws);
+    }
     let rows = data::rows::<PreferenceRow>(&stage.data, context)?;
-    let encode = |what: &str, rows: &[PreferenceRow]| {
-        data::encode(what, rows, &encoder, |encoder, row| encoder.encode_preference(row))
-    };
-    let examples = encode("pairs", &rows.rows)?;
-    let held_out =
-        if rows.held_out.is_empty() { Vec::new() } else { encode("held-out pairs", &rows.held_out)? };
+    let examples = rows.encode("pairs", &encoder, |encoder, row| encoder.encode_preference(row))?;
+    let held_out = rows.encode_held_out("pairs", &encoder, |encoder, row| encoder.encode_preference(row))?;
     let held_out = batches_of(&held_out, stage.training.microbatch, &context.device);
 
     let steps = stage.training.steps(examples.len());
@@ -61,19 +58,13 @@ pub(super) fn run(
     let mut training = Supervised::new(learner, objective, source)
         .with_evaluation(Evaluation { every: stage.training.evaluate_every, batches: held_out.clone() });
     let job = Job {
-        folder,
-        title: name.to_owned(),
-        steps,
-        checkpoint_every: stage.training.checkpoint_every,
-        keep: stage.training.keep,
-        best: stage.training.best.clone(),
-        recipe,
         inputs: vec![start.clone(), rows.path],
         seeds: vec![("head and order", stage.seed)],
-        shown: &["loss", "accuracy", "eval/accuracy"],
+        ..Job::supervised(name, folder, recipe, &stage.training, steps, &["loss", "accuracy", "eval/accuracy"])
     };
     drive(&mut training, job, context)?;
 
+    let _working = working(&format!("{name}: measuring the scale"));
     let model = training.into_model().valid();
     let mut summary = json!({ "steps": steps, "pairs": examples.len() });
     // What the scale is measured on: pairs the model has not seen, if there are any.
@@ -92,9 +83,7 @@ pub(super) fn run(
         summary["held_out_pairs"] = json!(report.pairs);
         summary["held_out_margin"] = json!(report.mean_margin);
     }
-    let out = folder.join(MODEL);
-    model.save_pretrained(&out)?;
-    copy_companions(&start, &out)?;
+    save_model(&folder.join(MODEL), &start, |folder| model.save_into(folder, &Default::default()))?;
     Ok(summary)
 }
 

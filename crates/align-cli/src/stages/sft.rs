@@ -1,21 +1,25 @@
 //! Supervised fine-tuning of a model on demonstrations.
 
-use std::path::Path;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 
-use align_data::Batches;
+use align_core::{Demonstrations, Draws};
+use align_data::Batches as Order;
 use align_data::collate::demonstrations;
-use align_data::encode::Example;
+use align_data::encode::{Encoder, Example};
 use align_data::rows::DemonstrationRow;
-use align_models::checkpoint::copy_companions;
-use align_train::{BatchesFn, Evaluation, Learner, NextToken, Supervised, evaluate};
-use anyhow::Result;
+use align_train::{Batches, BatchesFn, Evaluation, Learner, NextToken, Supervised, TrainError, evaluate};
+use anyhow::{Result, bail};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use crate::context::Context;
+use super::stream::{Source, Streamed};
+use super::{adapters, save_model};
+use crate::context::{Context, encoder, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
-use crate::recipe::parts::MODEL;
+use crate::progress::working;
+use crate::recipe::parts::{ADAPTER, MODEL, Side};
 use crate::recipe::stage::SftStage;
 
 pub(super) fn run(
@@ -26,60 +30,141 @@ pub(super) fn run(
     context: &Context,
 ) -> Result<Value> {
     let start = context.model(&stage.model)?;
-    let model = context.transformer(&start, &context.training_device())?;
+    let mut model = transformer(&start, &context.training_device())?;
     let config = model.config();
     let options = stage.encode.options(Some(config.context_length));
-    let encoder = context.encoder(&start, Some(config.vocab_size), options)?;
-    let rows = data::rows::<DemonstrationRow>(&stage.data, context)?;
-    let examples =
-        data::encode("demonstrations", &rows.rows, &encoder, |encoder, row| encoder.encode_sft(row))?;
-    let held_out = match rows.held_out.is_empty() {
-        true => Vec::new(),
-        false => data::encode("held-out demonstrations", &rows.held_out, &encoder, |encoder, row| {
-            encoder.encode_sft(row)
-        })?,
+    let encoder = encoder(&start, Some(config.vocab_size), options)?;
+    if let Some(lora) = &stage.lora {
+        adapters::check(lora, true)?;
+        model = model.with_adapters(lora, &Draws::new(stage.seed));
+    }
+    let data = match stage.shuffle_window {
+        None => in_memory(stage, &encoder, context)?,
+        Some(window) => streamed(stage, window, &encoder, context)?,
     };
-    let steps = stage.training.steps(examples.len());
+    let steps = data.steps;
     let learner = Learner::new(model, stage.optimizer.clone(), steps)?;
-    let evaluation = batches_of(&held_out, stage.training.microbatch, &context.device);
-    let mut order = Batches::new(examples.len(), stage.training.minibatch, stage.seed);
-    let (microbatch, device) = (stage.training.microbatch, context.device.clone());
-    let source = BatchesFn(|step| {
-        let chosen: Vec<Example> = order.batch(step).into_iter().map(|row| examples[row].clone()).collect();
-        Ok(batches_of(&chosen, microbatch, &device))
-    });
-    let mut training = Supervised::new(learner, NextToken, source)
-        .with_evaluation(Evaluation { every: stage.training.evaluate_every, batches: evaluation.clone() });
+    let place = Cell::new((0, 0));
+    let objective = adapters::Dropping::new(NextToken, Draws::new(stage.seed), &place);
+    let source = AtSteps { batches: data.batches, place: &place };
+    let mut training = Supervised::new(learner, objective, source)
+        .with_evaluation(Evaluation { every: stage.training.evaluate_every, batches: data.held_out.clone() });
     let job = Job {
-        folder,
-        title: name.to_owned(),
-        steps,
-        checkpoint_every: stage.training.checkpoint_every,
-        keep: stage.training.keep,
-        best: stage.training.best.clone(),
-        recipe,
-        inputs: vec![start.clone(), rows.path],
+        inputs: vec![start.clone(), data.path],
         seeds: vec![("order", stage.seed)],
-        shown: &["loss", "eval/loss"],
+        ..Job::supervised(name, folder, recipe, &stage.training, steps, &["loss", "eval/loss"])
     };
     drive(&mut training, job, context)?;
+
     let model = training.into_model();
-    let mut summary = json!({ "steps": steps, "rows": examples.len() });
-    if !evaluation.is_empty() {
-        let metrics = evaluate(&model, &NextToken, &evaluation)?;
-        summary["held_out_loss"] = json!(metrics.get("loss"));
-        summary["held_out_rows"] = json!(held_out.len());
+    let mut summary = json!({ "steps": steps });
+    if let Some(rows) = data.rows {
+        summary["rows"] = json!(rows);
     }
-    model.save_pretrained(&folder.join(MODEL))?;
-    copy_companions(&start, &folder.join(MODEL))?;
+    if !data.held_out.is_empty() {
+        let _working = working(&format!("{name}: evaluating on held-out rows"));
+        let metrics = evaluate(&model, &NextToken, &data.held_out)?;
+        summary["held_out_loss"] = json!(metrics.get("loss"));
+        summary["held_out_rows"] = json!(data.held_out_rows);
+    }
+    if stage.lora.is_some() {
+        model.save_adapters(&folder.join(ADAPTER))?;
+    }
+    save_model(&folder.join(MODEL), &start, |folder| model.save_into(folder, &Default::default()))?;
     Ok(summary)
 }
 
+/// What is learnt from and what is held out.
+struct Data {
+    path: PathBuf,
+    batches: Box<dyn Batches<Batch = Demonstrations>>,
+    steps: u64,
+    /// How many rows there are, if that was counted.
+    rows: Option<usize>,
+    held_out: Vec<Demonstrations>,
+    held_out_rows: usize,
+}
+
+fn in_memory(stage: &SftStage, encoder: &Encoder, context: &Context) -> Result<Data> {
+    let rows = data::rows::<DemonstrationRow>(&stage.data, context)?;
+    let examples = rows.encode("demonstrations", encoder, |encoder, row| encoder.encode_sft(row))?;
+    let held_out = rows.encode_held_out("demonstrations", encoder, |encoder, row| encoder.encode_sft(row))?;
+    let count = examples.len();
+    let (microbatch, device) = (stage.training.microbatch, context.device.clone());
+    let held_out_batches = batches_of(&held_out, microbatch, &device);
+    let mut order = Order::new(count, stage.training.minibatch, stage.seed);
+    let batches = BatchesFn(move |step| {
+        let chosen: Vec<Example> = order.batch(step).into_iter().map(|row| examples[row].clone()).collect();
+        Ok(batches_of(&chosen, microbatch, &device))
+    });
+    Ok(Data {
+        path: rows.path,
+        batches: Box::new(batches),
+        steps: stage.training.steps(count),
+        rows: Some(count),
+        held_out: held_out_batches,
+        held_out_rows: held_out.len(),
+    })
+}
+
+/// Reads nothing but windows; only the held-out side is kept.
+fn streamed(stage: &SftStage, window: usize, encoder: &Encoder, context: &Context) -> Result<Data> {
+    let Some(steps) = stage.training.max_steps.filter(|_| window > 0) else {
+        bail!(
+            "`shuffle_window` streams data whose length nobody has counted: expected a window of at least 1 and \
+             `training.max_steps`, found a window of {window} and {}",
+            if stage.training.max_steps.is_some() { "max_steps" } else { "no max_steps" }
+        );
+    };
+    if stage.data.split != Side::Train {
+        bail!("`shuffle_window` streams the training side, and `data.split` is \"held_out\"");
+    }
+    let source = Source {
+        path: data::resolve(&stage.data.path, context)?,
+        options: data::read_options(&stage.data),
+        held_out: stage.data.held_out.get(),
+        split_seed: stage.data.split_seed,
+    };
+    let mut held_out = Vec::new();
+    for row in source.held_out()? {
+        held_out.extend(data::usable(encoder.encode_sft(&row), encoder)?);
+    }
+    let sizes = [stage.training.minibatch, stage.training.microbatch];
+    let batches = Streamed::new(&source, window, stage.seed, encoder.clone(), sizes, &context.device);
+    Ok(Data {
+        path: source.path,
+        batches: Box::new(batches),
+        steps,
+        rows: None,
+        held_out: batches_of(&held_out, stage.training.microbatch, &context.device),
+        held_out_rows: held_out.len(),
+    })
+}
+
+/// Batches that tell the objective which step they are for.
+struct AtSteps<'a> {
+    batches: Box<dyn Batches<Batch = Demonstrations>>,
+    place: &'a Cell<(u64, u64)>,
+}
+
+impl Batches for AtSteps<'_> {
+    type Batch = Demonstrations;
+
+    fn batches(&mut self, step: u64) -> Result<Vec<Demonstrations>, TrainError> {
+        self.place.set((step, 0));
+        self.batches.batches(step)
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        self.batches.save(folder)
+    }
+
+    fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
+        self.batches.restore(folder)
+    }
+}
+
 /// Microbatches of a step.
-pub(super) fn batches_of(
-    examples: &[Example],
-    microbatch: usize,
-    device: &Device,
-) -> Vec<align_core::Demonstrations> {
+pub(super) fn batches_of(examples: &[Example], microbatch: usize, device: &Device) -> Vec<Demonstrations> {
     examples.chunks(microbatch.max(1)).map(|chunk| demonstrations(chunk, device)).collect()
 }

@@ -4,13 +4,14 @@ use std::io::Write;
 use std::path::Path;
 
 use align_core::Reward;
-use align_core::persist::{PersistError, replace_file, replace_folder};
+use align_core::persist::{PersistError, replace_file};
 use align_data::rows::{DemonstrationRow, Dialogue};
 use align_data::synthetic::{GoldReward, World, WorldConfig};
 use align_data::tokenizer::Tokenizer as _;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use super::write_json;
 use crate::recipe::stage::WorldStage;
 
 /// How the world was made, for its gold reward.
@@ -21,28 +22,23 @@ pub(super) fn run(stage: &WorldStage, folder: &Path) -> Result<Value> {
     let world = World::new(config.clone());
     let seed = stage.seed;
     let text = |prompts: Vec<String>| prompts.into_iter().map(|prompt| json!({ "prompt": prompt })).collect();
-    replace_folder(folder, |folder| -> Result<(), PersistError> {
-        world.write_tokenizer(folder).map_err(PersistError::write(folder))?;
-        replace_file(&folder.join(WORLD), |file| Ok(serde_json::to_writer_pretty(file, &config)?))?;
-        let texts = world.pretraining_texts(stage.pretraining, seed);
-        write_rows(
-            &folder.join("texts.jsonl"),
-            texts.into_iter().map(|text| json!({ "text": text })).collect(),
-        )?;
-        let demonstrations = world.demonstrations(stage.demonstrations, stage.quality.get(), seed);
-        write_rows(&folder.join("demonstrations.jsonl"), demonstrations.iter().map(demonstration).collect())?;
-        let preferences = world.preferences(stage.preferences, stage.label_noise.get(), seed);
-        let pairs = preferences.iter().map(|row| {
-            json!({
-                "prompt": row.prompt.plain_text(),
-                "chosen": row.chosen.plain_text(),
-                "rejected": row.rejected.plain_text(),
-            })
-        });
-        write_rows(&folder.join("preferences.jsonl"), pairs.collect())?;
-        write_rows(&folder.join("prompts.jsonl"), text(world.prompts(stage.prompts, seed)))?;
-        write_rows(&folder.join("held_out.jsonl"), text(world.held_out_prompts(stage.held_out_prompts, seed)))
-    })?;
+    world.write_tokenizer(folder).with_context(|| format!("cannot write into {}", folder.display()))?;
+    write_json(&folder.join(WORLD), &config)?;
+    let texts = world.pretraining_texts(stage.pretraining, seed);
+    write_rows(&folder.join("texts.jsonl"), texts.into_iter().map(|text| json!({ "text": text })).collect())?;
+    let demonstrations = world.demonstrations(stage.demonstrations, stage.quality.get(), seed);
+    write_rows(&folder.join("demonstrations.jsonl"), demonstrations.iter().map(demonstration).collect())?;
+    let preferences = world.preferences(stage.preferences, stage.label_noise.get(), seed);
+    let pairs = preferences.iter().map(|row| {
+        json!({
+            "prompt": row.prompt.plain_text(),
+            "chosen": row.chosen.plain_text(),
+            "rejected": row.rejected.plain_text(),
+        })
+    });
+    write_rows(&folder.join("preferences.jsonl"), pairs.collect())?;
+    write_rows(&folder.join("prompts.jsonl"), text(world.prompts(stage.prompts, seed)))?;
+    write_rows(&folder.join("held_out.jsonl"), text(world.held_out_prompts(stage.held_out_prompts, seed)))?;
     Ok(json!({ "words": world.tokenizer()?.vocab_size() }))
 }
 

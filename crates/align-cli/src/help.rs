@@ -1,0 +1,106 @@
+//! What stands below `--help` of each sub-command: examples, and what there is to know before using it.
+
+pub(crate) const RUN: &str = "\
+Stages name one another as `@stage` and run in order. A finished stage is skipped on --resume, an unfinished training goes
+on from its newest checkpoint; what comes out is the same, bit for bit. Ctrl-C saves and says how to go on (exit code 130).
+
+Examples:
+  align run quickstart                                 SALSA from nothing, in a few minutes on a CPU
+  align run recipes/quickstart.toml ppo.ppo.kl_coef=0.1 output_dir=runs/stiffer
+  align run salsa inputs.model=my-model inputs.pairs=pairs.jsonl
+  align run recipes/quickstart.toml --resume           go on after Ctrl-C or a crash";
+
+pub(crate) const INIT: &str = "\
+The recipe has `output_dir`, `tokenizer` (a folder with tokenizer.json), `seed`, and `[config]`: the keys of a Hugging Face
+config.json. `vocab_size` and special ids are the tokenizer's.
+
+Example:
+  align init tiny.toml config.hidden_size=128          the model lies in <output_dir>/model";
+
+pub(crate) const SFT: &str = "\
+Rows: `prompt` and `completion`, `messages`, `text`, or `chosen` of preference pairs. The loss is on what the assistant says.
+A table `[lora]` (rank, alpha, dropout, targets) trains adapters: model/ has them merged, adapter/ has them in PEFT's form.
+`shuffle_window = 10000` streams data larger than memory.
+
+Examples:
+  align recipes cp sft my-sft.toml
+  align sft my-sft.toml model=org/name data.path=chats.jsonl.gz output_dir=runs/sft
+  align sft my-sft.toml lora.rank=16 training.max_steps=200";
+
+pub(crate) const REWARD: &str = "\
+Rows: `chosen` and `rejected`, with `prompt` or the prompt inside, perhaps `margin`. The model is a language model (it gets a
+score head) or a reward model; the result loads in transformers as *ForSequenceClassification.
+
+Example:
+  align reward reward model=runs/sft/model data.path=pairs.jsonl data.held_out=0.1 output_dir=runs/reward";
+
+pub(crate) const PPO: &str = "\
+`reference` is what the policy is held to: the model it starts from is plain PPO, a soup is SALSA. `seeds = [0, 1, 2]` runs
+three times, into seed-0/, seed-1/, seed-2/. Presets: trl, openrlhf, n-details.
+
+Examples:
+  align ppo ppo policy=runs/sft/model reference=runs/soup reward=runs/reward/model prompts.path=prompts.jsonl
+  align ppo my-ppo.toml ppo.preset=openrlhf ppo.kl_coef=0.02 seeds=[0,1,2]
+  align ppo my-ppo.toml --resume";
+
+pub(crate) const SOUP: &str = "\
+Models of one architecture, tokenizer and ancestor; sums are in f64 whatever the files hold. Memory stays small at any size.
+
+Examples:
+  align soup --out runs/soup runs/sft-a/model runs/sft-b/model
+  align soup --out runs/soup --weights 0.7,0.3 --dtype bf16 runs/sft-a/model runs/sft-b/model";
+
+pub(crate) const GENERATE: &str = "\
+Draws are keyed by seed, prompt and position: batch size and order change nothing. `logprobs` are of the raw distribution, as
+`align logprobs` gives them, whatever top-k or top-p drew from.
+
+Examples:
+  align generate --model runs/sft/model --prompt 'Once upon a time' --temperature 0
+  align generate --model runs/sft/model --data prompts.jsonl --json --seed 7 > completions.jsonl";
+
+pub(crate) const CHAT: &str = "\
+Reads a message a line; the dialogue goes through the model's chat template. /new starts afresh, /quit or Ctrl-D ends.
+
+Examples:
+  align chat --model runs/salsa/seed-0/model --temperature 0.7
+  echo 'Who are you?' | align chat --model my-model";
+
+pub(crate) const LOGPROBS: &str = "\
+Each row has `text` (tokenised as it stands), `prompt` and `completion` (one after the other, as they stand), or `messages`
+(through the chat template). Prints {\"token_ids\": […], \"logprobs\": [null, …]} a line, in nats.
+
+Example:
+  align logprobs --model my-model --data texts.jsonl --out logprobs.jsonl";
+
+pub(crate) const SCORE: &str = "\
+Prints {\"score\": …} for `prompt` and `completion` or `messages`, and {\"chosen\": …, \"rejected\": …, \"margin\": …} for pairs,
+with accuracy (a tie is half right) and mean margin at the end.
+
+Example:
+  align score --model runs/reward/model --data held-out-pairs.jsonl";
+
+pub(crate) const EVAL: &str = "\
+The recipe has `arms` (name = model), `prompts`, and perhaps `reward`, `gold`, `anchors` and `[sampling]`. Everything is
+computed from the weights, on the same prompts with the same draws; nothing comes from a training log.
+
+Example:
+  align eval compare.toml output_dir=runs/compare";
+
+pub(crate) const REPORT: &str = "\
+Run folders are those of `align run` or of a single stage. Several stand in one report, side by side.
+
+Example:
+  align report runs/quickstart runs/stiffer --out both.html";
+
+pub(crate) const DOCTOR: &str = "\
+Tries devices; loads the model, its tokenizer and template; reads the first 1000 rows and encodes them. Exit code 1 if
+something will not do.
+
+Example:
+  align doctor --model my-model --data pairs.jsonl.gz";
+
+pub(crate) const PREVIEW: &str = "\
+Tokens stand eight a line; those that are learnt are in brackets, stop tokens are marked.
+
+Example:
+  align data preview pairs.jsonl --model my-model --rows 2";
