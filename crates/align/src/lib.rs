@@ -24,3 +24,31 @@ pub use align_soup as soup;
 pub use align_train as train;
 
 pub mod playground;
+
+/// The pages of `docs/`, compiled as tests: a stale snippet fails the build.
+#[cfg(doctest)]
+mod pages {
+    macro_rules! page {
+        ($($name:ident $path:literal)+) => {
+            $(#[doc = include_str!(concat!("../../../docs/", $path))] struct $name;)+
+        };
+    }
+
+    page! {
+        Architecture "architecture.md"
+        ComingFromTrl "coming-from-trl.md"
+        Conventions "conventions.md"
+        DataFormats "data-formats.md"
+        Glossary "glossary.md"
+        Log "log.md"
+        MethodPpo "methods/ppo.md"
+        MethodSalsa "methods/salsa.md"
+        Metrics "metrics.md"
+        Numerics "numerics.md"
+        Performance "performance.md"
+        Recipes "recipes.md"
+        Sources "sources.md"
+        Testing "testing.md"
+        Troubleshooting "troubleshooting.md"
+    }
+}
