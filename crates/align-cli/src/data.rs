@@ -41,7 +41,8 @@ pub(crate) fn rows<T: FromRow>(config: &DataConfig, context: &Context) -> Result
     if loaded.skipped.count > 0 {
         eprintln!("{}: {}", path.display(), loaded.skipped);
     }
-    let numbered = loaded.rows.into_iter().enumerate().map(|(index, row)| Numbered { number: index + 1, row });
+    let numbered =
+        loaded.rows.into_iter().enumerate().map(|(index, row)| Numbered { number: index + 1, row });
     let split = split_by_prompt(
         numbered.collect(),
         |numbered| prompt_key(numbered.row.prompt()),
@@ -143,7 +144,10 @@ impl<T> Rows<T> {
 }
 
 /// `None` of a row that is too long where such rows are passed over.
-pub(crate) fn usable<E>(encoded: Result<E, EncodeError>, encoder: &Encoder) -> Result<Option<E>, EncodeError> {
+pub(crate) fn usable<E>(
+    encoded: Result<E, EncodeError>,
+    encoder: &Encoder,
+) -> Result<Option<E>, EncodeError> {
     match encoded {
         Ok(example) => Ok(Some(example)),
         Err(error) if error.is_overlong() && encoder.options().overlong != Overlong::Error => Ok(None),

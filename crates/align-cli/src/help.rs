@@ -52,7 +52,7 @@ Examples:
 
 pub(crate) const GENERATE: &str = "\
 Draws are keyed by seed, prompt and position: batch size and order change nothing. `logprobs` are of the raw distribution, as
-`align logprobs` gives them, whatever top-k or top-p drew from.
+`align logprobs` gives them, whatever top-k or top-p drew from. `finish_reason` is stop, stop_string or length.
 
 Examples:
   align generate --model runs/sft/model --prompt 'Once upon a time' --temperature 0

@@ -206,9 +206,9 @@ impl<M: Module> Learner<M> {
     }
 }
 
-/// The path of LoRA's B for the path of its A: `….lora.a` → `….lora.b`, `….lora_A.weight` → `….lora_B.weight`.
+/// The path of LoRA's B for the path of its A: `….adapter.a` → `….adapter.b`, `….lora_A.weight` → `….lora_B.weight`.
 fn lora_partner(path: &str) -> Option<String> {
-    [("lora.a", "lora.b"), ("lora_a", "lora_b"), ("lora_A", "lora_B")]
+    [("adapter.a", "adapter.b"), ("lora.a", "lora.b"), ("lora_a", "lora_b"), ("lora_A", "lora_B")]
         .into_iter()
         .find(|(a, _)| path.contains(a))
         .map(|(a, b)| path.replace(a, b))

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use align_core::{CausalLm, Completions, Reward, TokenBatch};
-use align_data::encode::{EncodeOptions, Encoder};
+use align_data::encode::EncodeOptions;
 use align_data::read::{ReadOptions, RowStream};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use burn::tensor::Device;
 
 use super::row::Row;
@@ -16,6 +16,9 @@ use crate::device::DeviceChoice;
 
 /// How many rows of a file are tried.
 const ROWS: usize = 1000;
+
+/// How many broken rows are shown.
+const SHOWN: usize = 5;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<()> {
     println!("align {}", env!("CARGO_PKG_VERSION"));
@@ -92,34 +95,49 @@ fn is_reward_model(folder: &Path) -> bool {
 }
 
 fn check_data(path: &Path, model: Option<&str>) -> Result<String> {
-    let options = ReadOptions { limit: Some(ROWS), ..ReadOptions::default() };
-    let rows = RowStream::<Row>::open(path, &options)?.collect::<Result<Vec<_>, _>>()?;
-    if rows.is_empty() {
+    let options = ReadOptions { limit: Some(ROWS), skip_bad_rows: true, ..ReadOptions::default() };
+    let mut stream = RowStream::<Row>::open(path, &options)?;
+    let rows = stream.by_ref().collect::<Result<Vec<_>, _>>()?;
+    let skipped = stream.into_skipped();
+    if rows.is_empty() && skipped.count == 0 {
         bail!("{} holds no rows, expected at least one", path.display());
     }
+    let broken = skipped.listed.iter().map(|(origin, problem)| format!("{origin}: {problem}"));
+    expect_whole(skipped.count, broken)?;
+
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for row in &rows {
         *kinds.entry(row.kind()).or_default() += 1;
     }
     let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    let read = if rows.len() == ROWS { format!("the first {ROWS} rows are") } else { "its rows are".to_owned() };
+    let read =
+        if rows.len() == ROWS { format!("the first {ROWS} rows are") } else { "its rows are".to_owned() };
     let mut finding = format!("{read} {}", kinds.join(", "));
     if let Some(model) = model {
         let encoder = encoder(&resolve_model(model)?, None, EncodeOptions::default())?;
-        let longest = longest(&rows, path, &encoder)?;
+        let (mut longest, mut unsuited) = (0, Vec::new());
+        for (index, row) in rows.iter().enumerate() {
+            match row.previews(&encoder) {
+                Ok(previews) => {
+                    longest = previews.iter().map(|preview| preview.tokens.len()).fold(longest, usize::max);
+                }
+                Err(error) => unsuited.push(format!("{}, row {}: {error}", path.display(), index + 1)),
+            }
+        }
+        expect_whole(unsuited.len(), unsuited.into_iter())?;
         finding.push_str(&format!("; they encode, the longest to {longest} tokens"));
     }
     Ok(finding)
 }
 
-/// Tokens of the longest row.
-fn longest(rows: &[Row], path: &Path, encoder: &Encoder) -> Result<usize> {
-    let mut longest = 0;
-    for (index, row) in rows.iter().enumerate() {
-        let previews = row
-            .previews(encoder)
-            .with_context(|| format!("row {} of {} does not suit the model", index + 1, path.display()))?;
-        longest = previews.iter().map(|preview| preview.tokens.len()).fold(longest, usize::max);
+/// Fails if any rows are broken, showing some of them.
+fn expect_whole(count: usize, broken: impl Iterator<Item = String>) -> Result<()> {
+    if count == 0 {
+        return Ok(());
     }
-    Ok(longest)
+    let shown: Vec<String> = broken.take(SHOWN).collect();
+    bail!(
+        "broken rows: {count}; mend them, or give data.skip_bad_rows=true to pass over them\n  {}",
+        shown.join("\n  ")
+    )
 }

@@ -27,7 +27,9 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let sampling = sampling(&args.sampling, &opened.encoder);
     if sampling.never_stop {
-        eprintln!("warning: the model has no stop token and no --stop is given: every completion is cut at its limit");
+        eprintln!(
+            "warning: the model has no stop token and no --stop is given: every completion is cut at its limit"
+        );
     }
     let text = Text(&opened.encoder);
     let options = GenerateOptions {

@@ -82,8 +82,9 @@ fn prepare(args: &RecipeArgs, output: &Path, stages: &[PathBuf]) -> Result<()> {
         (true, false, true) if !ours => {
             bail!("{} is not empty and no run of align: it is not overwritten", output.display())
         }
-        (true, false, true) => std::fs::remove_dir_all(output)
-            .with_context(|| format!("cannot clear {}", output.display()))?,
+        (true, false, true) => {
+            std::fs::remove_dir_all(output).with_context(|| format!("cannot clear {}", output.display()))?
+        }
         _ => {}
     }
     if !stages.is_empty() {

@@ -76,7 +76,8 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     if !margins.is_empty() {
         let pairs = margins.len() as f64;
         // A tie is half right.
-        let right: f64 = margins.iter().map(|&margin| if margin == 0.0 { 0.5 } else { f64::from(margin > 0.0) }).sum();
+        let right: f64 =
+            margins.iter().map(|&margin| if margin == 0.0 { 0.5 } else { f64::from(margin > 0.0) }).sum();
         let mean = margins.iter().sum::<f64>() / pairs;
         println!("{}", json!({ "pairs": margins.len(), "accuracy": right / pairs, "mean_margin": mean }));
     }

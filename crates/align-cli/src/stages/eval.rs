@@ -97,8 +97,7 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
     }
     let Some((_, _, first)) = arms.first() else { bail!("`{name}`: `arms` is empty, expected at least one") };
     let config = transformer(first, &context.device)?.config().clone();
-    let encoder =
-        encoder(first, Some(config.vocab_size), stage.encode.options(Some(config.context_length)))?;
+    let encoder = encoder(first, Some(config.vocab_size), stage.encode.options(Some(config.context_length)))?;
     let rows = data::rows::<PromptRow>(&stage.prompts, context)?;
     let prompts = rows.encode("prompts", &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
     for (_, _, folder) in &arms {

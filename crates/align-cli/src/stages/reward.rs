@@ -60,7 +60,14 @@ pub(super) fn run(
     let job = Job {
         inputs: vec![start.clone(), rows.path],
         seeds: vec![("head and order", stage.seed)],
-        ..Job::supervised(name, folder, recipe, &stage.training, steps, &["loss", "accuracy", "eval/accuracy"])
+        ..Job::supervised(
+            name,
+            folder,
+            recipe,
+            &stage.training,
+            steps,
+            &["loss", "accuracy", "eval/accuracy"],
+        )
     };
     drive(&mut training, job, context)?;
 

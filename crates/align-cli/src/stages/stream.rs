@@ -91,7 +91,9 @@ impl Streamed {
             }
             if ends == 2 {
                 let path = self.path.display();
-                return Err(TrainError::algorithm(format!("{path}: no row that can be learnt from, expected one")));
+                return Err(TrainError::algorithm(format!(
+                    "{path}: no row that can be learnt from, expected one"
+                )));
             }
         }
     }
