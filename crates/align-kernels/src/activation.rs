@@ -76,6 +76,27 @@ pub fn gelu<const D: usize>(x: Tensor<D>, approximation: Approximation) -> Tenso
     plain::gelu(x, approximation)
 }
 
+/// `a + b`: the residual connection.
+///
+/// On Flex on all threads; Burn's own sum runs on one.
+///
+/// # Shapes
+/// Any, the same for both.
+///
+/// # Gradient
+/// Through both.
+///
+/// # Panics
+/// If the shapes differ.
+pub fn add<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    assert_same_shape("add", &a, &b);
+    #[cfg(feature = "flex")]
+    if crate::device::is_fused(&a) && crate::device::is_fused(&b) {
+        return crate::flex::add(a, b);
+    }
+    a + b
+}
+
 fn assert_same_shape<const D: usize>(name: &str, gate: &Tensor<D>, up: &Tensor<D>) {
     let (gate, up) = (gate.dims(), up.dims());
     assert_eq!(gate, up, "{name}: gate has shape {gate:?} and up {up:?}, expected the same");

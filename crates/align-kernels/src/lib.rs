@@ -9,11 +9,14 @@
 //! | topic | where |
 //! | --- | --- |
 //! | gated and plain activations | [`swiglu`], [`geglu`], [`gelu`], [`Approximation`] |
+//! | the residual connection | [`add`] |
 //! | normalisation | [`rms_norm`], [`layer_norm`] |
 //! | rotary position embedding | [`RotaryTable`], [`Rotation`], [`rope`] |
 //! | attention over whole sequences | [`attention`], [`AttentionOptions`] |
 //! | decoding from a cache | [`KeyValueCache`], [`cache_attention`] |
 //! | log-probabilities without the logits | [`token_log_probs`], [`HeadOptions`], [`TokenLogProbs`] |
+//! | products with weights, fast for the few rows of a decoding step | [`linear`], [`WeightLayout`] |
+//! | the optimizer's pass over memory | [`adamw`], [`square_sums`] |
 //! | whether the kernels serve a tensor | [`is_fused`] |
 //! | freed memory stays in the process | [`tune_allocator`] |
 //!
@@ -50,16 +53,20 @@ mod cache;
 mod device;
 #[cfg(feature = "flex")]
 mod flex;
+mod linear;
 mod log_probs;
 mod norm;
+mod optimizer;
 pub mod plain;
 mod rotary;
 
-pub use activation::{Approximation, geglu, gelu, swiglu};
+pub use activation::{Approximation, add, geglu, gelu, swiglu};
 pub use allocator::tune_allocator;
 pub use attention::{AttentionOptions, attention, cache_attention};
 pub use cache::KeyValueCache;
 pub use device::is_fused;
+pub use linear::{WeightLayout, linear};
 pub use log_probs::{HeadOptions, TokenLogProbs, token_log_probs};
 pub use norm::{layer_norm, rms_norm};
+pub use optimizer::{AdamWState, AdamWStep, adamw, square_sums};
 pub use rotary::{RotaryTable, Rotation, rope};

@@ -1,4 +1,4 @@
-//! Activations, alone or multiplied by a second input.
+//! Elementwise operations: activations, alone or multiplied by a second input, and sums.
 
 use burn::backend::Flex;
 use burn::backend::autodiff::NodeId;
@@ -150,6 +150,24 @@ pub(super) fn activate(x: FlexTensor, activation: Activation) -> FlexTensor {
     tensor(out, x.layout().shape().clone())
 }
 
+/// `a + b`, on all threads.
+pub(super) fn add(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+    let (a, b) = (contiguous(a), contiguous(b));
+    let (left, right) = (values(&a), values(&b));
+    let out = build(left.len(), CHUNK, |i, out| {
+        let (left, right) = (&left[i * CHUNK..][..out.len()], &right[i * CHUNK..][..out.len()]);
+        vectorised(
+            #[inline(always)]
+            || {
+                for j in 0..out.len() {
+                    out[j] = left[j] + right[j];
+                }
+            },
+        );
+    });
+    tensor(out, a.layout().shape().clone())
+}
+
 /// The gradient of [`activate`].
 fn activate_backward(x: FlexTensor, dy: FlexTensor, activation: Activation) -> FlexTensor {
     #[inline(always)]
@@ -237,5 +255,27 @@ pub(super) fn activate_recorded<C: CheckpointStrategy>(
             prep.finish(state, activate(x.into_primitive(), activation))
         }
         OpsKind::UnTracked(prep) => prep.finish(activate(x.into_primitive(), activation)),
+    }
+}
+
+#[derive(Debug)]
+struct AddBackward;
+
+impl Backward<Flex, 2> for AddBackward {
+    type State = ();
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node);
+        for node in ops.parents.into_iter().flatten() {
+            grads.register::<Flex>(node.id, dy.clone());
+        }
+    }
+}
+
+/// [`add`] on an autodiff device.
+pub(super) fn add_recorded<C: CheckpointStrategy>(a: Recorded<C>, b: Recorded<C>) -> Recorded<C> {
+    match AddBackward.prepare::<C>([a.node(), b.node()]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish((), add(a.into_primitive(), b.into_primitive())),
+        OpsKind::UnTracked(prep) => prep.finish(add(a.into_primitive(), b.into_primitive())),
     }
 }

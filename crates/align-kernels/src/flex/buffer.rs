@@ -62,7 +62,7 @@ pub(super) fn build_two(
 ///
 /// Zeroing first would cost a kernel that only moves memory a quarter of its time.
 #[allow(clippy::uninit_vec)]
-fn reserve(n: usize) -> Vec<f32> {
+pub(super) fn reserve(n: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(n);
     // SAFETY: the capacity is n, every bit pattern is an f32, and `build` hands the elements out for writing only.
     unsafe { out.set_len(n) };
@@ -118,6 +118,34 @@ impl<'a> Heads<'a> {
     }
 }
 
+impl<'a> Heads<'a> {
+    /// Rows `from..` of a head, to be read one by one.
+    pub(super) fn rows_from(&self, row: usize, head: usize, from: usize) -> Rows<'a> {
+        let start = self.offset(row, head) + from as isize * self.strides[2];
+        Rows {
+            storage: &self.storage[start as usize..],
+            stride: self.strides[2] as usize,
+            width: self.dims[3],
+        }
+    }
+}
+
+/// Rows of equal width at equal distances.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    storage: &'a [f32],
+    stride: usize,
+    width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Row `i`.
+    #[inline(always)]
+    pub(super) fn row(&self, i: usize) -> &'a [f32] {
+        &self.storage[i * self.stride..][..self.width]
+    }
+}
+
 impl Heads<'_> {
     /// Rows `from..` of a head as a matrix for [`product`].
     #[inline(always)]
@@ -158,6 +186,11 @@ impl MatrixMut {
     /// A matrix stored row by row, `columns` numbers a row.
     pub(super) fn new(values: &mut [f32], columns: usize) -> Self {
         Self { start: values.as_mut_ptr(), rows: columns as isize }
+    }
+
+    /// A matrix that starts at `start`, its rows `columns` numbers apart; [`product`] follows the pointer.
+    pub(super) fn at(start: *mut f32, columns: usize) -> Self {
+        Self { start, rows: columns as isize }
     }
 }
 

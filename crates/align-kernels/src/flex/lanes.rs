@@ -103,25 +103,6 @@ pub(super) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     total(partial)
 }
 
-/// The inner product of two slices of equal length.
-#[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let n = a.len();
-    let b = &b[..n];
-    let mut partial = [0.0_f32; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            partial[lane] = a[lane].mul_add(b[lane], partial[lane]);
-        }
-    }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        partial[lane] = a.mul_add(*b, partial[lane]);
-    }
-    total(partial)
-}
-
 /// The largest element; −∞ of none.
 #[inline(always)]
 pub(super) fn largest(values: &[f32]) -> f32 {
@@ -210,7 +191,7 @@ mod tests {
             let values: Vec<f32> = (0..n).map(|i| i as f32).collect();
             let (linear, squares) = (n * n.saturating_sub(1) / 2, (0..n).map(|i| i * i).sum::<usize>());
             assert_eq!(sum(n, |i| values[i]), linear as f32);
-            assert_eq!(dot(&values, &values), squares as f32);
+            assert_eq!(sum(n, |i| values[i] * values[i]), squares as f32);
             assert_eq!(largest(&values), if n == 0 { f32::NEG_INFINITY } else { (n - 1) as f32 });
         }
     }

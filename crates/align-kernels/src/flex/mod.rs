@@ -8,9 +8,12 @@ mod attention;
 mod attention_backward;
 mod buffer;
 mod cache_attention;
+mod few_rows;
 mod lanes;
+mod linear;
 mod log_probs;
 mod norm;
+mod optimizer;
 mod rotary;
 
 use std::sync::Arc;
@@ -21,10 +24,12 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bool, Int};
 
-use crate::{AttentionOptions, HeadOptions, Rotation, TokenLogProbs};
+use crate::{AttentionOptions, HeadOptions, Rotation, TokenLogProbs, WeightLayout};
 
 pub(crate) use activation::Activation;
 pub(crate) use cache_attention::cache_attention;
+pub(crate) use linear::linear;
+pub(crate) use optimizer::{adamw, square_sum};
 
 use attention::View;
 use log_probs::Head;
@@ -49,6 +54,12 @@ pub(crate) trait KernelOps: Backend {
         bias: FloatTensor<Self>,
         norm: Norm,
     ) -> FloatTensor<Self>;
+
+    /// Product with a weight matrix.
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>, layout: WeightLayout) -> FloatTensor<Self>;
+
+    /// Elementwise sum.
+    fn sum_of_two(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Rotary embedding; the angles are constants.
     fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -86,6 +97,14 @@ impl KernelOps for Flex {
         norm: Norm,
     ) -> FloatTensor<Self> {
         norm::normalise(x, weight, bias, norm)
+    }
+
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>, layout: WeightLayout) -> FloatTensor<Self> {
+        linear::project(x, weight, layout)
+    }
+
+    fn sum_of_two(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        activation::add(a, b)
     }
 
     fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -130,6 +149,14 @@ impl<C: CheckpointStrategy> KernelOps for Autodiff<Flex, C> {
         norm::normalise_recorded::<C>(x, weight, bias, norm)
     }
 
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>, layout: WeightLayout) -> FloatTensor<Self> {
+        linear::project_recorded::<C>(x, weight, layout)
+    }
+
+    fn sum_of_two(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        activation::add_recorded::<C>(a, b)
+    }
+
     fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
         rotary::rotate_recorded::<C>(x, cos, sin)
     }
@@ -159,6 +186,10 @@ pub(crate) fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, activation: 
         up.into_dispatch(),
         activation,
     ))
+}
+
+pub(crate) fn add<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as KernelOps>::sum_of_two(a.into_dispatch(), b.into_dispatch()))
 }
 
 pub(crate) fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {

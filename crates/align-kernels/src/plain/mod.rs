@@ -5,9 +5,11 @@
 
 mod attention;
 mod log_probs;
+mod optimizer;
 
 pub use attention::{attention, cache_attention, hidden_keys};
 pub use log_probs::token_log_probs;
+pub use optimizer::{adamw, square_sums};
 
 use burn::Tensor;
 use burn::tensor::activation;

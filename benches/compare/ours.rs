@@ -1,0 +1,160 @@
+//! One task of the comparison with PyTorch, in a process of its own; `run.py` calls it in turn with `theirs.py`.
+//!
+//! `compare TASK VOCABULARY ROUNDS` prints one line of JSON: tokens a second (the median over the rounds, after one round
+//! that is not counted) and the peak of resident memory, whole and above what the process held before the model.
+//!
+//! The model is a Llama of hidden 512, 8 layers of 8 heads, FFN 1376, without tied embeddings; the batch is 8 × 256 tokens.
+
+use std::time::Instant;
+
+use align_core::{CausalLm, Completions, Demonstrations, Draws, Frozen, TokenBatch};
+use align_models::{GenerateOptions, Prompt, SamplingConfig, Transformer, TransformerConfig, generate};
+use align_train::{Learner, NextToken, OptimizerConfig};
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor, activation};
+
+const ROWS: usize = 8;
+const WIDTH: usize = 256;
+const PROMPT: usize = 64;
+const NEW: usize = 128;
+const USAGE: &str =
+    "compare (forward|logits|train|backward|whole|blockwise|steady|generate1|generate16) VOCABULARY ROUNDS";
+
+fn main() {
+    align_kernels::tune_allocator();
+    // `cargo bench` without a task and `cargo test` come here too.
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let [task, vocabulary, rounds] = arguments.as_slice() else {
+        return println!("{USAGE}");
+    };
+    let vocabulary: usize = vocabulary.parse().expect(USAGE);
+    let rounds: usize = rounds.parse().expect(USAGE);
+    // Inside the pool, so that small operations do not hop between threads.
+    rayon::scope(|scope| scope.spawn(|_| run(task, vocabulary, rounds)));
+}
+
+fn run(task: &str, vocabulary: usize, rounds: usize) {
+    let before = memory("VmRSS");
+    let device = Device::flex();
+    let config = TransformerConfig {
+        intermediate_size: 1376,
+        tied: false,
+        ..TransformerConfig::llama(vocabulary, 512, 8, 8)
+    };
+    let model = Transformer::init(&config, &Draws::new(1), &device);
+    let rows = |count: usize, width: usize, salt: usize| -> Vec<Vec<u32>> {
+        let id = |row: usize, column: usize| (row * 7919 + column * 104_729 + salt) % vocabulary;
+        (0..count).map(|row| (0..width).map(|column| id(row, column) as u32).collect()).collect()
+    };
+    // The first token of each row is its prompt: everything after it is predicted, as with labels = ids.
+    let completions = |count: usize, width: usize| {
+        let rows = rows(count, width, 1);
+        let (prompts, responses): (Vec<_>, Vec<_>) =
+            rows.iter().map(|row| (row[..1].to_vec(), row[1..].to_vec())).unzip();
+        Completions::from_rows(&prompts, &responses, &device)
+    };
+    let batch = completions(ROWS, WIDTH);
+    let (mut tokens, mut flat) = (ROWS * WIDTH, Vec::new());
+    let mut step: Box<dyn FnMut()> = match task {
+        "forward" => Box::new(|| {
+            model.token_log_probs(&batch, 1.0).log_probs.sum().into_scalar::<f32>();
+        }),
+        "logits" => {
+            let batch = TokenBatch::left_padded(&rows(ROWS, WIDTH, 1), &device);
+            let model = &model;
+            Box::new(move || drop(model.logits(&batch)))
+        }
+        "train" => {
+            let mut learner = learner(model);
+            let batch = Demonstrations::from(batch);
+            Box::new(move || drop(learner.step(&NextToken, std::slice::from_ref(&batch)).expect("a step")))
+        }
+        // Forward and backward as training does it, without an optimizer: what block-wise recomputation competes with.
+        "backward" => {
+            let model = model.train();
+            Box::new(move || {
+                let loss = model.token_log_probs(&batch, 1.0).log_probs.mean().neg();
+                drop(GradientsParams::from_grads(loss.backward(), &model));
+            })
+        }
+        // The same with all logits in the graph at once, as one would write it in plain operations.
+        "whole" => {
+            let model = model.train();
+            Box::new(move || {
+                let [b, t] = [ROWS, WIDTH - 1];
+                let logits = model.logits(&batch.joined()).slice([0..b, 0..t]);
+                let targets = batch.response.ids.clone().reshape([b, t, 1]);
+                let log_probs: Tensor<3> = activation::log_softmax(logits, 2).gather(2, targets);
+                drop(GradientsParams::from_grads(log_probs.mean().neg().backward(), &model));
+            })
+        }
+        "blockwise" => {
+            let model = model.train();
+            Box::new(move || {
+                drop(model.backward_blockwise(&batch, 1.0, |found| found.log_probs.mean().neg()));
+            })
+        }
+        // Many steps on a small batch: does memory grow?
+        "steady" => {
+            let batch = Demonstrations::from(completions(2, 32));
+            tokens = 2 * 32;
+            let mut learner = learner(model);
+            let flat = &mut flat;
+            Box::new(move || {
+                drop(learner.step(&NextToken, std::slice::from_ref(&batch)).expect("a step"));
+                flat.push(memory("VmRSS"));
+            })
+        }
+        "generate1" | "generate16" => {
+            let count = if task == "generate1" { 1 } else { 16 };
+            tokens = count * NEW;
+            let prompts = Prompt::numbered(rows(count, PROMPT, 1));
+            let model = Frozen::new(&model);
+            Box::new(move || {
+                let sampling = SamplingConfig {
+                    temperature: 0.0.try_into().expect("zero is allowed"),
+                    max_new_tokens: NEW,
+                    never_stop: true,
+                    ..SamplingConfig::default()
+                };
+                let options = GenerateOptions::new(&sampling, Draws::new(1));
+                let generation = generate(&model, &prompts, &options).expect("a generation");
+                assert_eq!(generation.rows.iter().map(|row| row.response.len()).sum::<usize>(), count * NEW);
+            })
+        }
+        other => panic!("unknown task {other}: {USAGE}"),
+    };
+    step();
+    let mut seconds: Vec<f64> = (0..rounds)
+        .map(|_| {
+            let start = Instant::now();
+            step();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    drop(step);
+    seconds.sort_by(f64::total_cmp);
+    let (speed, peak) = (tokens as f64 / seconds[rounds / 2], memory("VmHWM"));
+    let above = peak - before;
+    print!("{{\"task\":\"{task}\",\"vocabulary\":{vocabulary},\"tokens_per_s\":{speed:.1}");
+    print!(",\"peak_rss_mib\":{peak:.0},\"above_start_mib\":{above:.0}");
+    if let (Some(early), Some(late)) = (flat.get(flat.len() / 5), flat.last()) {
+        print!(",\"rss_mib_at_one_fifth\":{early:.1},\"rss_mib_at_end\":{late:.1}");
+    }
+    println!("}}");
+}
+
+fn learner(model: Transformer) -> Learner<Transformer> {
+    Learner::new(model, OptimizerConfig::default(), 1_000_000).expect("a model to train")
+}
+
+/// A line of `/proc/self/status` in MiB; 0 where there is none.
+fn memory(line: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
+    value
+        .and_then(|value| value.split_whitespace().next()?.parse::<f64>().ok())
+        .map_or(0.0, |kib| kib / 1024.0)
+}
