@@ -104,9 +104,9 @@ impl Layer {
         if self.kind == BlockKind::Parallel {
             return x.clone() + mixed + self.mlp.forward(self.mlp_norm.forward(x));
         }
-        let x = x + mixed;
+        let x = align_kernels::add(x, mixed);
         let fed = self.mlp.forward(self.mlp_norm.forward(x.clone()));
-        x + after(&self.mlp_post_norm, fed)
+        align_kernels::add(x, after(&self.mlp_post_norm, fed))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Norms, projections and the feed-forward layer.
 
-use align_kernels::Approximation;
+use align_kernels::{Approximation, WeightLayout};
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation};
 
@@ -32,7 +32,7 @@ impl Projection {
         let rows = x.reshape([b * t, width]);
         let weight = self.weight.val();
         let [_, out] = weight.dims();
-        let mut y = rows.clone().matmul(weight);
+        let mut y = align_kernels::linear(rows.clone(), weight, WeightLayout::InOut);
         if let Some(bias) = &self.bias {
             y = y + bias.val().unsqueeze();
         }

@@ -3,6 +3,7 @@
 //! Ours rather than Burn's: its state is keyed by parameter ids, which differ in a freshly loaded model, and its record
 //! is restored on the process's default device. A test holds the two against each other.
 
+use align_kernels::{AdamWState, AdamWStep};
 use burn::tensor::Tensor;
 
 /// The rule of one step for one tensor.
@@ -49,23 +50,21 @@ impl AdamW {
         scale: f64,
         moments: Option<Moments>,
     ) -> (Tensor<1>, Moments) {
-        let squared = gradient.clone().square() * ((1.0 - self.beta_2) * scale * scale);
-        let scaled = gradient * ((1.0 - self.beta_1) * scale);
-        let moments = match moments {
-            Some(Moments { first, second, time }) => Moments {
-                first: first * self.beta_1 + scaled,
-                second: second * self.beta_2 + squared,
-                time: time + 1,
-            },
-            None => Moments { first: scaled, second: squared, time: 1 },
+        let (first, second, time) = match moments {
+            Some(Moments { first, second, time }) => (first, second, time + 1),
+            None => (gradient.zeros_like(), gradient.zeros_like(), 1),
         };
-        let time = moments.time as f64;
-        let first_correction = 1.0 - self.beta_1.powf(time);
-        let second_correction = (1.0 - self.beta_2.powf(time)).sqrt();
-        let scale_of_gradient = moments.second.clone().sqrt() / second_correction + self.epsilon;
-        let direction = moments.first.clone() / scale_of_gradient * (self.learning_rate / first_correction);
-        let decay = 1.0 - self.learning_rate * self.weight_decay;
-        let decayed = if decay == 1.0 { parameter } else { parameter * decay };
-        (decayed - direction, moments)
+        let step = AdamWStep {
+            scale,
+            beta_1: self.beta_1,
+            beta_2: self.beta_2,
+            epsilon: self.epsilon,
+            rate: self.learning_rate / (1.0 - self.beta_1.powf(time as f64)),
+            second_correction: (1.0 - self.beta_2.powf(time as f64)).sqrt(),
+            decay: 1.0 - self.learning_rate * self.weight_decay,
+        };
+        let AdamWState { parameter, first, second } =
+            align_kernels::adamw(AdamWState { parameter, first, second }, gradient, &step);
+        (parameter, Moments { first, second, time })
     }
 }

@@ -158,14 +158,10 @@ impl StepGradients {
         self.sums.insert(path, sum);
     }
 
-    /// `‖Σ g‖` of every tensor, in order of path; one transfer for all of them.
+    /// `‖Σ g‖` of every tensor, in order of path.
     pub(crate) fn norms(&self) -> Vec<(String, f64)> {
-        if self.sums.is_empty() {
-            return Vec::new();
-        }
-        let squares = self.sums.values().map(|gradient| gradient.clone().square().sum()).collect();
-        let squares = Tensor::<1>::cat(squares, 0).to_data();
-        self.sums.keys().cloned().zip(squares.iter::<f64>().map(f64::sqrt)).collect()
+        let sums = align_kernels::square_sums(&self.sums.values().collect::<Vec<_>>());
+        self.sums.keys().cloned().zip(sums.into_iter().map(f64::sqrt)).collect()
     }
 }
 
