@@ -13,7 +13,7 @@ use crate::help;
 /// Models are Hugging Face folders (config.json, safetensors, tokenizer.json) or hub ids (org/name). Recipes are TOML;
 /// any key can be overridden as `table.key=value`, and every run writes back the recipe it ran, defaults spelt out.
 #[derive(Debug, Parser)]
-#[command(name = "align", version, max_term_width = 110, arg_required_else_help = true)]
+#[command(name = "align", version, max_term_width = 110, arg_required_else_help = true, after_help = help::ALIGN)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -1,5 +1,9 @@
 //! What stands below `--help` of each sub-command: examples, and what there is to know before using it.
 
+pub(crate) const ALIGN: &str = "\
+Begin with `align run quickstart`; `align recipes ls` shows what else there is, `align doctor` what works here.
+Exit codes: 0 done, 1 an error that was explained, 2 a wrong command line, 130 interrupted (what was done is saved).";
+
 pub(crate) const RUN: &str = "\
 Stages name one another as `@stage` and run in order. A finished stage is skipped on --resume, an unfinished training goes
 on from its newest checkpoint; what comes out is the same, bit for bit. Ctrl-C saves and says how to go on (exit code 130).

@@ -1,5 +1,6 @@
 //! Demonstrations larger than memory: read window by window, in a shuffled order, with a cursor in every checkpoint.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use align_core::persist::PersistError;
@@ -33,11 +34,20 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The rows on one side of the split, one at a time.
-    fn open(&self, held_out: bool) -> Result<Rows, DataError> {
-        let (share, seed) = (self.held_out, self.split_seed);
-        let rows = RowStream::<Row>::open(&self.path, &self.options)?;
-        Ok(Box::new(rows.filter(move |row| match row {
+    /// The rows on one side of the split, one at a time. Says at their end which rows were broken, if asked to.
+    fn open(&self, held_out: bool, told: bool) -> Result<Rows, DataError> {
+        let (share, seed, path) = (self.held_out, self.split_seed, self.path.clone());
+        let mut rows = RowStream::<Row>::open(&self.path, &self.options)?;
+        let mut told = told;
+        let all = std::iter::from_fn(move || {
+            let row = rows.next();
+            if row.is_none() && !told && rows.skipped().count > 0 {
+                eprintln!("{}: {}", path.display(), rows.skipped());
+                told = true;
+            }
+            row
+        });
+        Ok(Box::new(all.filter(move |row| match row {
             Ok(row) => is_held_out(&prompt_key(row.prompt()), share, seed) == held_out,
             Err(_) => true,
         })))
@@ -45,7 +55,7 @@ impl Source {
 
     /// The held-out side, in memory.
     pub(super) fn held_out(&self) -> Result<Vec<Row>, DataError> {
-        if self.held_out == 0.0 { Ok(Vec::new()) } else { self.open(true)?.collect() }
+        if self.held_out == 0.0 { Ok(Vec::new()) } else { self.open(true, true)?.collect() }
     }
 }
 
@@ -71,7 +81,9 @@ impl Streamed {
     ) -> Self {
         let path = source.path.clone();
         let source = source.clone();
-        let open: Open = Box::new(move || source.open(false));
+        // Broken rows are listed after the first pass and not after every one.
+        let passes = Cell::new(0);
+        let open: Open = Box::new(move || source.open(false, passes.replace(passes.get() + 1) > 0));
         let rows = WindowShuffle::new(open, window, seed);
         Self { rows, encoder, minibatch, microbatch, device: device.clone(), path }
     }

@@ -98,16 +98,24 @@ fn ppo_trains_adapters_beside_a_reference_that_stands_on_the_same_weights() {
 }
 
 #[test]
-fn streamed_data_trains_and_differs_only_in_order() {
+fn streamed_data_is_split_as_in_memory_and_lists_broken_rows_once() {
     let files = folder();
+    let good = fs::read_to_string(run().join("world/demonstrations.jsonl")).unwrap();
+    let data = text(&files, "holes.jsonl", &format!("{good}{{\"prompt\": \"a meal\"}}\n"));
     let recipe = sft(&files, "shuffle_window = 16\n");
-    let trained = works(&["sft", &recipe]);
-    assert!(trained.err.is_empty(), "{}", trained.err);
-    let summary: Value =
-        serde_json::from_str(&fs::read_to_string(files.path().join("out/stage.json")).unwrap()).unwrap();
-    let in_memory: Value =
-        serde_json::from_str(&fs::read_to_string(run().join("sft-a/stage.json")).unwrap()).unwrap();
-    assert_eq!(summary["summary"]["held_out_rows"], in_memory["summary"]["held_out_rows"]);
+    let path = format!("data.path={data}");
+    // 64 rows, 32 a window: ten steps of eight go through them more than once.
+    let all = [&path, "training.max_steps=10"];
+    let read = align(&[&["sft", &recipe][..], &all].concat());
+    read.refuses(&["holes.jsonl, line 65", "the field `completion` is missing"]);
+    let skipping = [&["sft", &recipe, "--overwrite", "data.skip_bad_rows=true"][..], &all].concat();
+    let skipped = works(&skipping);
+    assert_eq!(skipped.err.matches("skipped 1 broken rows").count(), 1, "{}", skipped.err);
+    let figures = |path: std::path::PathBuf| -> Value {
+        serde_json::from_str(&fs::read_to_string(path.join("stage.json")).unwrap()).unwrap()
+    };
+    let (streamed, in_memory) = (figures(files.path().join("out")), figures(run().join("sft-a")));
+    assert_eq!(streamed["summary"]["held_out_rows"], in_memory["summary"]["held_out_rows"]);
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::tiny::{RECIPE, align, at, command, ended, folder, hashes, path, text, works};
+use crate::tiny::{ALIGN, Ended, RECIPE, align, at, command, ended, folder, hashes, path, text, works};
 
 /// Ten steps with a checkpoint after every fifth, of `sft`, `reward` or `ppo`.
 fn recipe(files: &TempDir, kind: &str, out: &str, extra: &str) -> String {
@@ -51,6 +51,13 @@ fn start_until(args: &[&str], there: impl Fn() -> bool) -> Child {
     child
 }
 
+/// Starts a command and kills it, as kill −9 does, once something is there.
+fn kill_when(args: &[&str], there: impl Fn() -> bool) {
+    let mut child = start_until(args, there);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 fn lines(path: &Path) -> usize {
     fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
@@ -76,9 +83,7 @@ fn killed_and_resumed_gives_the_same_bytes(kind: &str, extra: &str) {
     let run = training(&files, kind, "broken");
     // In the middle of the second half: the checkpoint is there, and later steps are that it does not know.
     let there = || run.join("checkpoints/checkpoint-5").exists() && lines(&run.join("metrics.jsonl")) >= 6;
-    let mut child = start_until(&[kind, &broken], there);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_when(&[kind, &broken], there);
     assert!(!run.join("model").exists(), "it was killed before its end");
 
     let resumed = works(&[kind, &broken, "--resume"]);
@@ -112,7 +117,7 @@ fn ppo_resumes_bit_for_bit_after_a_kill() {
 
 /// Sends Ctrl-C.
 fn interrupt(child: &Child) {
-    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }
 
@@ -127,7 +132,7 @@ fn ctrl_c_saves_says_how_to_go_on_and_going_on_ends_the_same() {
     let output = child.wait_with_output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{err}");
-    let resume = format!("go on with: {} sft {broken} --resume", crate::tiny::ALIGN);
+    let resume = format!("go on with: {} sft {broken} --resume", ALIGN);
     for part in ["everything up to here is saved in", run.to_str().unwrap(), &resume] {
         assert!(err.contains(part), "expected `{part}` in:\n{err}");
     }
@@ -142,9 +147,7 @@ fn a_killed_run_skips_what_is_done_and_ends_the_same() {
     let into = format!("output_dir={}", out.display());
     let slower = "salsa.ppo.total_episodes=80";
     let there = || lines(&out.join("salsa/seed-1/metrics.jsonl")) >= 1;
-    let mut child = start_until(&["run", RECIPE, &into, slower], there);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_when(&["run", RECIPE, &into, slower], there);
     // What a crash may leave behind at other moments.
     fs::remove_file(out.join("soup/stage.json")).unwrap();
     fs::create_dir(out.join("soup/.model.partial-1")).unwrap();
@@ -172,9 +175,7 @@ fn another_recipe_is_refused_with_the_keys_that_differ() {
     let files = folder();
     let recipe = recipe(&files, "sft", "out", "");
     let run = files.path().join("out");
-    let mut child = start_until(&["sft", &recipe], || run.join("checkpoints/checkpoint-5").exists());
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_when(&["sft", &recipe], || run.join("checkpoints/checkpoint-5").exists());
     let before = hashes(&run);
     align(&["sft", &recipe, "--resume", "optimizer.learning_rate=0.5", "seed=9"]).refuses(&[
         "was begun with another recipe",
@@ -197,15 +198,10 @@ fn another_recipe_is_refused_with_the_keys_that_differ() {
 }
 
 /// Runs the command with a limit on the size of files, as a full disk would have it.
-fn with_full_disk(args: &[&str]) -> crate::tiny::Ended {
-    let mut shell = command(&[]);
-    let script = "trap '' XFSZ; ulimit -f 2; exec \"$@\"";
-    shell = {
-        let program = shell.get_program().to_owned();
-        let mut sh = std::process::Command::new("bash");
-        sh.args(["-c", script, "sh"]).arg(program).args(args).env("HF_HUB_OFFLINE", "1");
-        sh
-    };
+fn with_full_disk(args: &[&str]) -> Ended {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 2; exec \"$@\"", "bash", ALIGN]).args(args);
+    shell.env("HF_HUB_OFFLINE", "1");
     ended(shell)
 }
 
@@ -215,9 +211,7 @@ fn on_a_full_disk_the_old_checkpoint_survives() {
     works(&["sft", &recipe(&files, "sft", "straight", "")]);
     let broken = recipe(&files, "sft", "out", "");
     let run = files.path().join("out");
-    let mut child = start_until(&["sft", &broken], || run.join("checkpoints/checkpoint-5").exists());
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_when(&["sft", &broken], || run.join("checkpoints/checkpoint-5").exists());
     let before = hashes(&run.join("checkpoints/checkpoint-5"));
     with_full_disk(&["sft", &broken, "--resume"]).refuses(&[
         "cannot write",
