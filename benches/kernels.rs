@@ -27,12 +27,15 @@ fn numbers<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new((0..n as u64).map(value).collect::<Vec<_>>(), shape), device)
 }
 
+/// An operation of a name.
+type Operation<'a, const D: usize, const O: usize> = (&'a str, &'a dyn Fn(&[Tensor<D>]) -> Tensor<O>);
+
 /// Times an operation alone and with its backward pass.
 fn both_ways<const D: usize, const O: usize>(
     c: &mut Criterion,
     name: &str,
     shapes: &[[usize; D]],
-    operations: [(&str, &dyn Fn(&[Tensor<D>]) -> Tensor<O>); 2],
+    operations: [Operation<'_, D, O>; 2],
 ) {
     let mut group = c.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));

@@ -97,11 +97,8 @@ impl WithSimd for OneQuery<'_> {
         let mut done = 0;
         done = weigh::<S, 4>(simd, &scores, values, y, done);
         done = weigh::<S, 1>(simd, &scores, values, y, done);
-        for j in done..y.len() {
-            y[j] = 0.0;
-            for (i, p) in scores.iter().enumerate() {
-                y[j] = p.mul_add(values.row(i)[j], y[j]);
-            }
+        for (j, y) in y.iter_mut().enumerate().skip(done) {
+            *y = scores.iter().enumerate().fold(0.0, |sum, (i, p)| p.mul_add(values.row(i)[j], sum));
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn adamw(state: AdamWState, gradient: Tensor<1>, step: &AdamWStep) ->
     let (beta_1, beta_2) = (step.beta_1 as f32, step.beta_2 as f32);
     let (epsilon, rate, decay) = (step.epsilon as f32, step.rate as f32, step.decay as f32);
     let inverse = (1.0 / step.second_correction) as f32;
-    let work = |(((p, m), v), g): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| {
+    let work = |p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]| {
         let n = p.len();
         let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);
         vectorised(
@@ -44,10 +44,10 @@ pub(crate) fn adamw(state: AdamWState, gradient: Tensor<1>, step: &AdamWStep) ->
     let (p, m, v, g) =
         (parameter.storage_mut(), first.storage_mut(), second.storage_mut(), values(&gradient));
     if g.len() <= SERIAL {
-        work((((p, m), v), g));
+        work(p, m, v, g);
     } else {
         let chunks = p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK));
-        chunks.zip(g.par_chunks(CHUNK)).for_each(work);
+        chunks.zip(g.par_chunks(CHUNK)).for_each(|(((p, m), v), g)| work(p, m, v, g));
     }
     let [parameter, first, second] = [parameter, first, second].map(Tensor::from_primitive::<Flex>);
     AdamWState { parameter, first, second }
