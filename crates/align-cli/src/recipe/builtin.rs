@@ -32,3 +32,22 @@ impl Builtin {
         self.text.lines().next().unwrap_or_default().trim_start_matches('#').trim()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{RunRecipe, SingleRecipe, open};
+
+    #[test]
+    fn every_built_in_recipe_can_be_read_and_says_what_it_is_for() {
+        for builtin in BUILTIN {
+            let source = open(Path::new(builtin.name), &[]).unwrap();
+            let read = match source.table().contains_key("stage") {
+                true => RunRecipe::from_source(&source).map(drop),
+                false => SingleRecipe::from_source(&source, builtin.name).map(drop),
+            };
+            assert!(read.is_ok(), "{}: {}", builtin.name, read.unwrap_err());
+            assert!(builtin.text.starts_with("# ") && builtin.summary().len() > 20, "{}", builtin.name);
+        }
+    }
+}

@@ -127,7 +127,11 @@ fn streamed(stage: &SftStage, window: usize, encoder: &Encoder, context: &Contex
     };
     let mut held_out = Vec::new();
     for row in source.held_out()? {
-        held_out.extend(data::usable(encoder.encode_sft(&row), encoder)?);
+        match data::usable(encoder.encode_sft(&row), encoder) {
+            Ok(example) => held_out.extend(example),
+            Err(_) if stage.data.skip_bad_rows => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let sizes = [stage.training.minibatch, stage.training.microbatch];
     let batches = Streamed::new(&source, window, stage.seed, encoder.clone(), sizes, &context.device);

@@ -67,6 +67,8 @@ pub(super) struct Streamed {
     microbatch: usize,
     device: Device,
     path: PathBuf,
+    /// Whether rows that do not suit the model are passed over.
+    skip_bad_rows: bool,
 }
 
 impl Streamed {
@@ -79,26 +81,26 @@ impl Streamed {
         [minibatch, microbatch]: [usize; 2],
         device: &Device,
     ) -> Self {
-        let path = source.path.clone();
+        let (path, skip_bad_rows) = (source.path.clone(), source.options.skip_bad_rows);
         let source = source.clone();
         // Broken rows are listed after the first pass and not after every one.
         let passes = Cell::new(0);
         let open: Open = Box::new(move || source.open(false, passes.replace(passes.get() + 1) > 0));
         let rows = WindowShuffle::new(open, window, seed);
-        Self { rows, encoder, minibatch, microbatch, device: device.clone(), path }
+        Self { rows, encoder, minibatch, microbatch, device: device.clone(), path, skip_bad_rows }
     }
 
-    /// The next row that is not too long.
+    /// The next row that can be learnt from; those that are too long, or broken, are passed over if the recipe says so.
     fn next_example(&mut self) -> Result<Example, TrainError> {
         let mut ends = 0;
         loop {
             match self.rows.next_row().map_err(TrainError::algorithm)? {
-                Some(row) => {
-                    let encoded = usable(self.encoder.encode_sft(&row), &self.encoder);
-                    if let Some(example) = encoded.map_err(TrainError::algorithm)? {
-                        return Ok(example);
-                    }
-                }
+                Some(row) => match usable(self.encoder.encode_sft(&row), &self.encoder) {
+                    Ok(Some(example)) => return Ok(example),
+                    Ok(None) => {}
+                    Err(_) if self.skip_bad_rows => {}
+                    Err(error) => return Err(TrainError::algorithm(error)),
+                },
                 None => ends += 1,
             }
             if ends == 2 {
