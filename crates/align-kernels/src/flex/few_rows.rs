@@ -167,8 +167,8 @@ fn add_rows<S: Simd, const D: usize, const R: usize>(
         }
     }
     let mut y: [&mut [S::f32s]; R] = std::array::from_fn(|_| Default::default());
-    for r in 0..R {
-        y[r] = &mut S::as_mut_simd_f32s(part.row(row + r)).0[..vectors];
+    for (r, y) in y.iter_mut().enumerate() {
+        *y = &mut S::as_mut_simd_f32s(part.row(row + r)).0[..vectors];
     }
     for j in 0..vectors {
         for r in 0..R {

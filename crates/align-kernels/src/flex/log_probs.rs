@@ -12,12 +12,12 @@ use burn::backend::{Autodiff, AutodiffBackend, Flex};
 use rayon::prelude::*;
 
 use super::Recorded;
-use super::buffer::{Matrix, MatrixMut, Onto, contiguous, dims, product, tensor, values};
+use super::buffer::{Matrix, MatrixMut, Onto, contiguous, dims, product, reserve, tensor, values};
 use super::lanes::{LANES, exp, largest, tanh, vectorised};
 use crate::HeadOptions;
 
-/// Logits held at once: 16 MiB. Each chunk reads the whole head, so fewer rows would make memory the limit.
-const CHUNK: usize = 1 << 22;
+/// Logits held at once: 32 MiB. Each chunk reads and packs the whole head, so fewer rows would make memory the limit.
+const CHUNK: usize = 1 << 23;
 
 /// What the op needs beside its tensors.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ struct Operands<'a> {
 impl Operands<'_> {
     /// Rows of a chunk.
     fn rows(&self, n: usize) -> usize {
-        (CHUNK / self.v).clamp(16, n.max(16)).min(n.max(1))
+        (CHUNK / self.v / 16 * 16).clamp(16, n.max(16)).min(n.max(1))
     }
 
     /// `hidden·weightᵀ` of some rows.
@@ -103,7 +103,7 @@ pub(super) fn score(hidden: FlexTensor, weight: FlexTensor, bias: FlexTensor, he
     let ([n, e], [v, _]) = (dims(&hidden), dims(&weight));
     let operands = Operands { hidden: values(&hidden), weight: values(&weight), bias: values(&bias), e, v };
     let rows = operands.rows(n);
-    let mut chunk = vec![0.0_f32; rows * v];
+    let mut chunk = reserve(rows * v);
     let mut found = vec![(0.0_f32, 0.0_f32, 0.0_f32); n];
     for (i, found) in found.chunks_mut(rows).enumerate() {
         let chunk = &mut chunk[..found.len() * v];
@@ -174,7 +174,7 @@ fn score_backward(
     let room = |wanted: bool, size: usize| vec![0.0_f32; if wanted { size } else { 0 }];
     let (mut dhidden, mut dweight, mut dbias) =
         (room(wanted[0], n * e), room(wanted[1], v * e), room(wanted[2], v));
-    let mut chunk = vec![0.0_f32; rows * v];
+    let mut chunk = reserve(rows * v);
     let inverse = (1.0 / head.options.temperature) as f32;
     for start in (0..n).step_by(rows) {
         let count = rows.min(n - start);
