@@ -1,7 +1,7 @@
 //! One task of the comparison with PyTorch, in a process of its own; `run.py` calls it in turn with `theirs.py`.
 //!
 //! `compare TASK VOCABULARY ROUNDS` prints one line of JSON: tokens a second (the median over the rounds, after one round
-//! that is not counted) and the peak of resident memory, whole and above what the process held before the model.
+//! that is not counted), tokens a second of processor time, and the peak of resident memory, whole and above what the process held before the model.
 //!
 //! The model is a Llama of hidden 512, 8 layers of 8 heads, FFN 1376, without tied embeddings; the batch is 8 × 256 tokens.
 
@@ -127,6 +127,7 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
         other => panic!("unknown task {other}: {USAGE}"),
     };
     step();
+    let processor = processor_seconds();
     let mut seconds: Vec<f64> = (0..rounds)
         .map(|_| {
             let start = Instant::now();
@@ -134,11 +135,14 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
             start.elapsed().as_secs_f64()
         })
         .collect();
+    let processor = processor_seconds() - processor;
     drop(step);
     seconds.sort_by(f64::total_cmp);
     let (speed, peak) = (tokens as f64 / seconds[rounds / 2], memory("VmHWM"));
     let above = peak - before;
+    let thrift = (tokens * rounds) as f64 / processor;
     print!("{{\"task\":\"{task}\",\"vocabulary\":{vocabulary},\"tokens_per_s\":{speed:.1}");
+    print!(",\"tokens_per_cpu_s\":{thrift:.1}");
     print!(",\"peak_rss_mib\":{peak:.0},\"above_start_mib\":{above:.0}");
     if let (Some(early), Some(late)) = (flat.get(flat.len() / 5), flat.last()) {
         print!(",\"rss_mib_at_one_fifth\":{early:.1},\"rss_mib_at_end\":{late:.1}");
@@ -148,6 +152,14 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
 
 fn learner(model: Transformer) -> Learner<Transformer> {
     Learner::new(model, OptimizerConfig::default(), 1_000_000).expect("a model to train")
+}
+
+/// Processor time of all threads so far; what other programs do to the machine falls out of it, but for caches and clocks.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name in parentheses; user and system time are fields 14 and 15, in hundredths.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 /// A line of `/proc/self/status` in MiB; 0 where there is none.

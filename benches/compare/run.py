@@ -45,8 +45,8 @@ def main():
     parser.add_argument("--iterations", type=int, help="timed iterations a process, instead of the task's own number")
     arguments = parser.parse_args()
     binary, python = build(), os.environ.get("PYTHON")
-    print("| task | V | ours tok/s | theirs tok/s | ratio (range) | ours MiB | theirs MiB | memory | above start |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| task | V | ours tok/s | theirs tok/s | ratio (range) | per CPU s (range) | ours MiB | theirs MiB | memory | above start |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for task in arguments.tasks.split(","):
         for vocabulary in arguments.vocabularies.split(","):
             iterations = arguments.iterations or ITERATIONS.get(task, 3)
@@ -63,13 +63,17 @@ def report(task, vocabulary, ours, theirs):
     median = lambda runs, key: statistics.median(found[key] for found in runs)
     speed, peak, above = (median(ours, key) for key in ("tokens_per_s", "peak_rss_mib", "above_start_mib"))
     if not theirs:
-        print(f"| {task} | {vocabulary} | {speed:.0f} | | | {peak:.0f} | | | {above:.0f} |", flush=True)
+        print(f"| {task} | {vocabulary} | {speed:.0f} | | | | {peak:.0f} | | | {above:.0f} |", flush=True)
         return
-    ratios = sorted(a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(ours, theirs))
+
+    def ratio(key):
+        ratios = sorted(a[key] / b[key] for a, b in zip(ours, theirs))
+        return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
     their_peak, their_above = median(theirs, "peak_rss_mib"), median(theirs, "above_start_mib")
     print(
         f"| {task} | {vocabulary} | {speed:.0f} | {median(theirs, 'tokens_per_s'):.0f}"
-        f" | {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        f" | {ratio('tokens_per_s')} | {ratio('tokens_per_cpu_s')}"
         f" | {peak:.0f} | {their_peak:.0f} | {peak / their_peak:.2f} | {above / their_above:.2f} |",
         flush=True,
     )

@@ -110,16 +110,18 @@ def main():
         raise SystemExit(f"unknown task {task}")
 
     step()
-    seconds = []
+    seconds, processor = [], time.process_time()
     for _ in range(arguments.rounds):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
+    processor = time.process_time() - processor
     peak = memory("VmHWM")
     found = {
         "task": task,
         "vocabulary": arguments.vocabulary,
         "tokens_per_s": round(tokens / statistics.median(seconds), 1),
+        "tokens_per_cpu_s": round(tokens * arguments.rounds / processor, 1),
         "peak_rss_mib": round(peak),
         "above_start_mib": round(peak - before),
     }
