@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use align_core::persist::recover_folder;
 use align_train::{
     Algorithm, Best, CheckpointPlan, Ended, Interrupt, JsonLines, Observer, OnDamage, Progress, RunFolder,
     RunInfo, RunPlan, TensorBoard,
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -91,14 +90,13 @@ pub(crate) fn drive(algorithm: &mut dyn Algorithm, job: Job<'_>, context: &Conte
             inputs: job.inputs.clone(),
             versions: [("align".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
         };
-        expect_no_namesake(job.folder)?;
         RunFolder::create(job.folder, &info)?
     };
     let mut checkpoints =
         CheckpointPlan::new(folder.checkpoints(), job.checkpoint_every, job.recipe.json.clone());
     checkpoints.keep = job.keep.max(1);
     checkpoints.best = job.best.clone();
-    recover_checkpoints(&checkpoints.folder)?;
+    align_train::checkpoint::recover(&checkpoints.folder)?;
     let start = if align_train::checkpoint::checkpoints(&checkpoints.folder).is_empty() {
         0
     } else {
@@ -120,43 +118,4 @@ pub(crate) fn drive(algorithm: &mut dyn Algorithm, job: Job<'_>, context: &Conte
         Ended::Finished => Ok(()),
         Ended::Stopped { .. } => Err(Interrupted { saved_in: Some(job.folder.to_owned()) }.into()),
     }
-}
-
-/// Folders are put into place by way of `NAME.tmp` and `NAME.old`; a folder of that name which is somebody's own must not
-/// be taken for a leftover.
-fn expect_no_namesake(folder: &Path) -> Result<()> {
-    let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
-    // What a crash leaves of a run folder under construction.
-    let begun = ["recipe.toml", "run.json", "checkpoints"];
-    for (ending, leftovers) in [("tmp", begun.as_slice()), ("old", &[])] {
-        let namesake = folder.with_file_name(format!("{name}.{ending}"));
-        let Ok(entries) = std::fs::read_dir(&namesake) else { continue };
-        for entry in entries.flatten() {
-            let entry = entry.file_name().to_string_lossy().into_owned();
-            if !leftovers.contains(&entry.trim_end_matches(".tmp")) {
-                bail!(
-                    "{} stands in the way: align uses that name while it puts {} into place; rename it",
-                    namesake.display(),
-                    folder.display()
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Finishes or clears away what a crash left half done among the checkpoints.
-fn recover_checkpoints(folder: &Path) -> Result<()> {
-    let cannot_read = || format!("cannot read {}", folder.display());
-    for entry in std::fs::read_dir(folder).with_context(cannot_read)? {
-        let path = entry.with_context(cannot_read)?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if name.ends_with(".old.tmp") {
-            // A checkpoint that was no longer needed.
-            std::fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        } else if let Some(whole) = name.strip_suffix(".tmp").or(name.strip_suffix(".old")) {
-            recover_folder(&folder.join(whole))?;
-        }
-    }
-    Ok(())
 }

@@ -238,11 +238,11 @@ fn a_replaced_folder_holds_nothing_of_the_old_one() {
 #[test]
 fn recovery_finds_a_whole_folder_after_every_crash() {
     for (left, expected) in [
-        (&["run", "run.tmp"][..], Some("run")), // while filling, or after the exchange
-        (&["run.old", "run.tmp"], Some("run.tmp")), // between the two renames
-        (&["run", "run.old"], Some("run")),     // before the old one was removed
-        (&["run.old"], Some("run.old")),        // the new one was lost from outside
-        (&["run.tmp"], None),                   // while filling the first
+        (&["run", "run.align-new"][..], Some("run")), // while filling, or after the exchange
+        (&["run.align-old", "run.align-new"], Some("run.align-new")), // between the two renames
+        (&["run", "run.align-old"], Some("run")),     // before the old one was removed
+        (&["run.align-old"], Some("run.align-old")),  // the new one was lost from outside
+        (&["run.align-new"], None),                   // while filling the first
         (&[], None),
     ] {
         let folder = tempfile::tempdir().unwrap();

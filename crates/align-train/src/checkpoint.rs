@@ -13,7 +13,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use align_core::persist::{PersistError, replace_file, replace_folder};
+use align_core::persist::{NEW, OLD, PersistError, recover_folder, replace_file, replace_folder};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -188,6 +188,23 @@ pub fn checkpoints(folder: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
+/// Finishes or clears away what a crash left half done among the checkpoints. Call it before [`checkpoints`].
+///
+/// # Errors
+/// If the folder cannot be read, or a rename or a removal fails.
+pub fn recover(folder: &Path) -> Result<(), PersistError> {
+    for entry in fs::read_dir(folder).map_err(PersistError::read(folder))? {
+        let path = entry.map_err(PersistError::read(folder))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if name.ends_with(DROPPED) {
+            fs::remove_dir_all(&path).map_err(PersistError::write(&path))?;
+        } else if let Some(whole) = name.strip_suffix(NEW).or(name.strip_suffix(OLD)) {
+            recover_folder(&folder.join(whole))?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads a checkpoint's state after comparing every file with the manifest.
 ///
 /// # Errors
@@ -256,6 +273,9 @@ pub(crate) fn same_recipe(checkpoint: &Checkpoint, plan: &CheckpointPlan) -> Res
     Err(CheckpointError::OtherRecipe { path: checkpoint.path.clone(), differences })
 }
 
+/// What a checkpoint that is no longer needed is called while it is removed: `NAME.align-dropped`.
+const DROPPED: &str = ".align-dropped";
+
 /// Removes all but the newest `keep` and the best; called right after the newest was written whole.
 fn rotate(plan: &CheckpointPlan) -> Result<(), PersistError> {
     let all = checkpoints(&plan.folder);
@@ -264,7 +284,9 @@ fn rotate(plan: &CheckpointPlan) -> Result<(), PersistError> {
     for (step, path) in &all[..older] {
         if !best.contains(step) {
             // Renamed first: a folder that is half removed must not look like a checkpoint.
-            let removed = path.with_extension("old.tmp");
+            let mut removed = path.clone().into_os_string();
+            removed.push(DROPPED);
+            let removed = PathBuf::from(removed);
             fs::rename(path, &removed).map_err(PersistError::write(path))?;
             fs::remove_dir_all(&removed).map_err(PersistError::write(&removed))?;
         }

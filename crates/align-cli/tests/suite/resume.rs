@@ -152,7 +152,7 @@ fn a_killed_run_skips_what_is_done_and_ends_the_same() {
     fs::remove_file(out.join("soup/stage.json")).unwrap();
     fs::create_dir(out.join("soup/.model.partial-1")).unwrap();
     fs::create_dir_all(out.join("compare")).unwrap();
-    fs::write(out.join("compare/comparison.json.tmp"), "{").unwrap();
+    fs::write(out.join("compare/comparison.json.align-new"), "{").unwrap();
     let resumed = works(&["run", RECIPE, &into, slower, "--resume"]);
     resumed.says(&["world: done already", "reward: done already", "salsa seed 0: done already"]);
     assert!(

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use module::{read_module, write_module};
-pub use replace::{recover_folder, replace_file, replace_folder};
+pub use replace::{NEW, OLD, recover_folder, replace_file, replace_folder};
 
 /// Something that can be written into a folder and read back from it, bit for bit.
 pub trait Persist: Sized {

@@ -6,6 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::PersistError;
 
+/// What stands beside `NAME` while it is written: `NAME.align-new`. Nobody names a file of their own so by accident.
+pub const NEW: &str = ".align-new";
+
+/// What is being replaced, where two folders cannot be exchanged in one step: `NAME.align-old`.
+pub const OLD: &str = ".align-old";
+
 /// Writes a file beside `path`, flushes it to disk and renames it into place.
 ///
 /// # Errors
@@ -14,7 +20,7 @@ pub fn replace_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), PersistError> {
-    let beside = beside(path, ".tmp").map_err(PersistError::write(path))?;
+    let beside = beside(path, NEW).map_err(PersistError::write(path))?;
     let result = (|| {
         let mut file = BufWriter::new(File::create(&beside)?);
         write(&mut file)?;
@@ -32,8 +38,8 @@ pub fn replace_file(
 /// Fills a folder beside `path` and puts it into place; a folder that stood there is replaced as a whole.
 ///
 /// The filling writes its files with [`replace_file`] or flushes them itself. On Linux and macOS the two folders are
-/// exchanged in one step. Where the file system cannot do that, the old folder is renamed to `NAME.old` and the new one
-/// from `NAME.tmp` to `NAME`; between those two renames `NAME` does not exist, and [`recover_folder`] finishes the job.
+/// exchanged in one step. Where the file system cannot do that, the old folder is renamed to `NAME.align-old` and
+/// the new one from `NAME.align-new` to `NAME`; between those two renames `NAME` does not exist, and [`recover_folder`] finishes the job.
 ///
 /// # Errors
 /// If filling or renaming fails; the old folder, if any, is untouched and the new one is removed.
@@ -42,7 +48,7 @@ pub fn replace_folder<E: From<PersistError>>(
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     recover_folder(path)?;
-    let beside = beside(path, ".tmp").map_err(PersistError::write(path))?;
+    let beside = beside(path, NEW).map_err(PersistError::write(path))?;
     let filled = (|| {
         fs::create_dir_all(&beside).map_err(PersistError::write(&beside))?;
         fill(&beside)?;
@@ -60,16 +66,16 @@ pub fn replace_folder<E: From<PersistError>>(
 ///
 /// | what is found | what it means | what is done |
 /// | --- | --- | --- |
-/// | `NAME`, maybe `NAME.tmp`, `NAME.old` | unfinished filling, or the old folder not yet removed | both extras are removed |
-/// | `NAME.old` and `NAME.tmp`, no `NAME` | crash between the two renames; `NAME.tmp` was complete | `NAME.tmp` becomes `NAME` |
-/// | `NAME.old` alone | the new folder was lost from outside | `NAME.old` becomes `NAME` |
-/// | `NAME.tmp` alone | unfinished first filling | removed |
+/// | `NAME`, maybe the new or the old one | unfinished filling, or the old folder not yet removed | both extras are removed |
+/// | the old and the new one, no `NAME` | crash between the two renames; the new one was complete | it becomes `NAME` |
+/// | the old one alone | the new folder was lost from outside | it becomes `NAME` |
+/// | the new one alone | unfinished first filling | removed |
 ///
 /// # Errors
 /// If a rename or a removal fails.
 pub fn recover_folder(path: &Path) -> Result<(), PersistError> {
     let recover = || {
-        let (new, old) = (beside(path, ".tmp")?, beside(path, ".old")?);
+        let (new, old) = (beside(path, NEW)?, beside(path, OLD)?);
         if !path.exists() && old.exists() {
             // The old folder is moved away only once the new one is complete and on disk.
             fs::rename(if new.exists() { &new } else { &old }, path)?;
@@ -96,7 +102,7 @@ fn put_into_place(new: &Path, path: &Path) -> io::Result<()> {
         let _ = fs::remove_dir_all(new);
         return Ok(());
     }
-    let old = beside(path, ".old")?;
+    let old = beside(path, OLD)?;
     fs::rename(path, &old)?;
     if let Err(error) = fs::rename(new, path) {
         fs::rename(&old, path)?;

@@ -230,7 +230,7 @@ impl Algorithm for FillsTheDisk {
     fn save(&self, folder: &Path) -> Result<(), TrainError> {
         if self.learner.steps() == self.full_at {
             // The device that is always full stands where the optimizer's state is being written.
-            std::os::unix::fs::symlink("/dev/full", folder.join("optimizer.safetensors.tmp")).unwrap();
+            std::os::unix::fs::symlink("/dev/full", folder.join("optimizer.safetensors.align-new")).unwrap();
         }
         self.learner.save(folder)
     }
