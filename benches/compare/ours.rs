@@ -4,12 +4,18 @@
 //! that is not counted), tokens a second of processor time, and the peak of resident memory, whole and above what the process held before the model.
 //!
 //! The model is a Llama of hidden 512, 8 layers of 8 heads, FFN 1376, without tied embeddings; the batch is 8 × 256 tokens.
+//! For `ppo` it is one of hidden 128, 4 layers, FFN 352, and a round is an iteration: 64 responses of 32 tokens to prompts of 16,
+//! scored, four epochs of one optimiser step each; critic and reward model are as large as the policy.
 
 use std::time::Instant;
 
-use align_core::{CausalLm, Completions, Demonstrations, Draws, Frozen, TokenBatch};
-use align_models::{GenerateOptions, Prompt, SamplingConfig, Transformer, TransformerConfig, generate};
-use align_train::{Learner, NextToken, OptimizerConfig};
+use align_core::{CausalLm, Completions, Demonstrations, Draws, Frozen, RecomputingLm, TokenBatch};
+use align_models::{
+    GenerateOptions, Prompt, RewardModel, SamplingConfig, Transformer, TransformerConfig, ValueModel,
+    generate,
+};
+use align_ppo::{Ppo, PpoConfig, PpoParts};
+use align_train::{Algorithm, Learner, NextToken, OptimizerConfig};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, activation};
@@ -18,8 +24,9 @@ const ROWS: usize = 8;
 const WIDTH: usize = 256;
 const PROMPT: usize = 64;
 const NEW: usize = 128;
-const USAGE: &str =
-    "compare (forward|logits|train|backward|whole|blockwise|steady|generate1|generate16) VOCABULARY ROUNDS";
+/// Sequences of a PPO iteration, tokens of a prompt and of a response.
+const PPO: [usize; 3] = [64, 16, 32];
+const USAGE: &str = "compare (forward|logits|train|backward|whole|blockwise|steady|generate1|generate16|ppo) VOCABULARY ROUNDS";
 
 fn main() {
     align_kernels::tune_allocator();
@@ -38,10 +45,11 @@ fn main() {
 fn run(task: &str, vocabulary: usize, rounds: usize) {
     let before = memory("VmRSS");
     let device = Device::flex();
+    let [hidden, layers, heads, ffn] = if task == "ppo" { [128, 4, 4, 352] } else { [512, 8, 8, 1376] };
     let config = TransformerConfig {
-        intermediate_size: 1376,
+        intermediate_size: ffn,
         tied: false,
-        ..TransformerConfig::llama(vocabulary, 512, 8, 8)
+        ..TransformerConfig::llama(vocabulary, hidden, layers, heads)
     };
     let model = Transformer::init(&config, &Draws::new(1), &device);
     let rows = |count: usize, width: usize, salt: usize| -> Vec<Vec<u32>> {
@@ -124,6 +132,16 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
                 assert_eq!(generation.rows.iter().map(|row| row.response.len()).sum::<usize>(), count * NEW);
             })
         }
+        "ppo" => {
+            let [sequences, prompt, response] = PPO;
+            tokens = sequences * response;
+            let mut ppo = ppo(&model, rows(sequences, prompt, 1));
+            let mut step = 0;
+            Box::new(move || {
+                ppo.iterate(step).expect("an iteration");
+                step += 1;
+            })
+        }
         other => panic!("unknown task {other}: {USAGE}"),
     };
     step();
@@ -148,6 +166,30 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
         print!(",\"rss_mib_at_one_fifth\":{early:.1},\"rss_mib_at_end\":{late:.1}");
     }
     println!("}}");
+}
+
+fn ppo(model: &Transformer, prompts: Vec<Vec<u32>>) -> Ppo<Transformer, ValueModel> {
+    let [sequences, _, response] = PPO;
+    let config = PpoConfig {
+        rollout_batch: sequences,
+        minibatch: sequences,
+        microbatch: sequences,
+        total_episodes: 1000 * sequences,
+        num_ppo_epochs: 4,
+        response_length: response,
+        ..PpoConfig::default()
+    };
+    let parts = PpoParts {
+        policy: model.clone().train(),
+        critic: Some(ValueModel::from_transformer(model, &Draws::new(2)).train()),
+        reference: Frozen::new(model).into(),
+        reward: Box::new(RewardModel::from_transformer(model, &Draws::new(3))),
+        regularizer: None,
+        prompts,
+        gold: None,
+        anchors: Vec::new(),
+    };
+    Ppo::new(parts, config).expect("a PPO run")
 }
 
 fn learner(model: Transformer) -> Learner<Transformer> {

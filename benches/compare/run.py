@@ -2,7 +2,7 @@
 
     PYTHON=/path/to/venv/bin/python python benches/compare/run.py [--rounds 5] [--tasks train,forward] [--vocabularies 8192,32000]
 
-`PYTHON` is an interpreter with torch and transformers; without it only ours is run. Identical runs differ by up to two
+`PYTHON` is an interpreter with torch and transformers, for the task `ppo` with trl 1.12.0 too; without it only ours is run. Identical runs differ by up to two
 times minutes apart on a shared machine, so every round runs both and the ratio is taken within the round.
 Prints a table in Markdown: medians, and the range of the ratio; one JSON line a run goes to stderr.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 # How many timed iterations a process makes.
-ITERATIONS = {"forward": 5, "logits": 5, "generate1": 3, "generate16": 2}
+ITERATIONS = {"forward": 5, "logits": 5, "generate1": 3, "generate16": 2, "ppo": 5}
 
 
 def build():

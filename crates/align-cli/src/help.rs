@@ -24,7 +24,7 @@ Example:
 pub(crate) const SFT: &str = "\
 Rows: `prompt` and `completion`, `messages`, `text`, or `chosen` of preference pairs. The loss is on what the assistant says.
 A table `[lora]` (rank, alpha, dropout, targets) trains adapters: model/ has them merged, adapter/ has them in PEFT's form.
-`shuffle_window = 10000` streams data larger than memory.
+`shuffle_window = 10000` streams data larger than memory; `recompute = true` trains in a fraction of the memory.
 
 Examples:
   align recipes cp sft my-sft.toml

@@ -42,7 +42,7 @@ pub use batch::{Completions, Demonstrations, PreferencePairs, TokenBatch};
 pub use divergence::Divergence;
 pub use draws::Draws;
 pub use judge::{BradleyTerry, Preference, PreferenceFn, Reward, RewardFn, adjusted_win_rate};
-pub use lm::{CausalLm, Critic, Decoder, Frozen, Policy};
+pub use lm::{BlockwiseGradients, CausalLm, Critic, Decoder, Frozen, Policy, RecomputingLm};
 pub use log_probs::TokenLogProbs;
 pub use persist::{Persist, PersistError};
 pub use reference::{CachedReference, Reference};

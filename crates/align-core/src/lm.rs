@@ -1,6 +1,7 @@
 //! Language models as the algorithms see them.
 
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 
 use crate::batch::{Completions, TokenBatch};
@@ -69,7 +70,7 @@ pub trait Decoder {
     /// If the number of ids is not the number of rows.
     fn advance(&mut self, next: &[u32]) -> Tensor<2>;
 
-    /// Keeps the given rows, in that order, and forgets the others.
+    /// Keeps the given rows, in that order, and forgets the others. A row that is named twice goes on twice.
     fn keep(&mut self, rows: &[usize]);
 }
 
@@ -111,6 +112,34 @@ impl<M: CausalLm + ?Sized> Decoder for Recompute<'_, M> {
 /// What can be trained. A bound, never a trait object.
 pub trait Policy: CausalLm + Module {}
 impl<M: CausalLm + Module> Policy for M {}
+
+/// A model that gives its gradients with the activations of one block in memory at a time.
+pub trait RecomputingLm: Policy {
+    /// The gradients of `loss` of the response log-probabilities, with every block computed again in the backward pass.
+    ///
+    /// The gradients are those of an ordinary pass up to rounding, for one more forward pass and a fraction of the memory.
+    ///
+    /// # Shapes
+    /// `loss` takes log-probabilities and entropies `[B, R]` and gives `[1]`.
+    ///
+    /// # Panics
+    /// If the model is not training.
+    fn backward_blockwise(
+        &self,
+        completions: &Completions,
+        temperature: f64,
+        loss: impl FnOnce(TokenLogProbs) -> Tensor<1>,
+    ) -> BlockwiseGradients;
+}
+
+/// A loss and its gradients.
+#[derive(Debug)]
+pub struct BlockwiseGradients {
+    /// The loss, `[1]`, a constant.
+    pub loss: Tensor<1>,
+    /// What [`GradientsParams::from_grads`] gives after an ordinary backward pass.
+    pub gradients: GradientsParams,
+}
 
 /// Predicts the return from every response position. Trained beside a policy.
 pub trait Critic: Module + Send + Sync {

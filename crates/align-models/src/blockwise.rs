@@ -1,33 +1,15 @@
 //! Gradients with one block in memory at a time.
 
-use align_core::{Completions, TokenBatch, TokenLogProbs};
+use align_core::{BlockwiseGradients, Completions, RecomputingLm, TokenBatch, TokenLogProbs};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use crate::transformer::Transformer;
 
-/// A loss and its gradients.
-#[derive(Debug)]
-pub struct BlockwiseGradients {
-    /// The loss, `[1]`, a constant.
-    pub loss: Tensor<1>,
-    /// What [`GradientsParams::from_grads`] gives after an ordinary backward pass.
-    pub gradients: GradientsParams,
-}
-
-impl Transformer {
-    /// The gradients of `loss` of the response log-probabilities, with every block computed again in the backward pass.
-    ///
-    /// A plain pass keeps each block's input; then the blocks are recorded and run backward one by one, last to first. The
-    /// gradients are those of an ordinary pass up to rounding, for one more forward pass and a fraction of the memory.
-    ///
-    /// # Shapes
-    /// `loss` takes log-probabilities and entropies `[B, R]` and gives `[1]`.
-    ///
-    /// # Panics
-    /// If the model is not training.
-    pub fn backward_blockwise(
+/// A plain pass keeps each block's input; then the blocks are recorded and run backward one by one, last to first.
+impl RecomputingLm for Transformer {
+    fn backward_blockwise(
         &self,
         completions: &Completions,
         temperature: f64,

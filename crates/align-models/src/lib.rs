@@ -10,7 +10,7 @@
 //! | generation | [`generate()`], [`Sampler`], [`SamplingConfig`] |
 //! | reward models and critics | [`RewardModel`], [`ValueModel`] |
 //! | low-rank adapters | [`LoraConfig`], [`Transformer::with_adapters`], [`Transformer::load_adapters`] |
-//! | gradients in little memory | [`Transformer::backward_blockwise`] |
+//! | gradients in little memory | [`RecomputingLm`](align_core::RecomputingLm) of [`Transformer`] |
 //!
 //! # Traps closed here
 //! Positions count tokens that count, so padding on either side changes nothing. Ids outside the vocabulary panic on every
@@ -56,7 +56,6 @@ mod weights;
 
 pub use attention::Attention;
 pub use backbone::{Backbone, Layer};
-pub use blockwise::BlockwiseGradients;
 pub use checkpoint::{CheckpointError, SaveOptions};
 pub use config::{ConfigError, Family, HfConfig, TransformerConfig};
 pub use generate::{

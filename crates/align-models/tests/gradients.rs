@@ -1,6 +1,6 @@
 //! Gradients reach every weight, and the block-wise backward pass gives the same ones.
 
-use align_core::{CausalLm, Completions};
+use align_core::{CausalLm, Completions, RecomputingLm};
 use align_models::Transformer;
 use align_testkit::{device, fixtures, train_device};
 use burn::module::{Module, ModuleVisitor, Param};

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
 
 use crate::adamw::Moments;
 use crate::error::TrainError;
@@ -115,7 +114,7 @@ impl<M: Module> Learner<M> {
         let model = self.model();
         let mut sum = StepGradients::default();
         for batch in batches {
-            let loss = objective.loss(model, batch);
+            let (loss, gradients) = objective.gradients(model, batch);
             let value = loss.to_f64();
             if !value.is_finite() {
                 return Err(TrainError::LossNotFinite { step: self.steps, term: loss.culprit(), value });
@@ -123,10 +122,7 @@ impl<M: Module> Learner<M> {
             sum.loss += value;
             sum.weight += loss.weight;
             sum.metrics.push((loss.weight, loss.metrics));
-            // A microbatch in which nothing counts has nothing to say, and might not even depend on the model.
-            if loss.weight > 0.0 {
-                sum.accumulate(model, GradientsParams::from_grads(loss.value.backward(), model));
-            }
+            sum.accumulate(model, gradients);
         }
         if sum.weight > 0.0 {
             Ok(sum)

@@ -2,7 +2,7 @@
 //!
 //! | topic | where |
 //! | --- | --- |
-//! | what a step minimises | [`Objective`], [`Loss`], [`NextToken`] |
+//! | what a step minimises | [`Objective`], [`Loss`], [`NextToken`], [`RecomputedNextToken`] |
 //! | one optimizer step | [`Learner`], [`OptimizerConfig`], [`Schedule`], [`AdamW`] |
 //! | the outer loop | [`Algorithm`], [`run()`], [`RunPlan`], [`Supervised`] |
 //! | who watches | [`Observer`], [`Console`], [`JsonLines`], [`TensorBoard`], [`Interrupt`] |
@@ -66,7 +66,7 @@ pub use jsonl::JsonLines;
 pub use learner::Learner;
 pub use manifest::{FileHash, hash_all, sha256};
 pub use metrics::Metrics;
-pub use next_token::NextToken;
+pub use next_token::{NextToken, RecomputedNextToken};
 pub use objective::{Loss, Objective};
 pub use observer::{Control, Interrupt, Observer, ObserverFn};
 pub use optimizer::{Group, OptimizerConfig};

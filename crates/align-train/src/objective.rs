@@ -1,5 +1,7 @@
 //! What a step minimises.
 
+use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use crate::metrics::Metrics;
@@ -17,6 +19,21 @@ pub trait Objective<M> {
     /// The model is on the recording device while training and on the plain one while evaluating.
     fn loss(&self, model: &M, batch: &Self::Batch) -> Loss;
 
+    /// The loss and its gradients, of which a microbatch in which nothing counts has none.
+    ///
+    /// One backward pass over [`loss`](Self::loss); an objective that trades time for memory brings its own.
+    fn gradients(&self, model: &M, batch: &Self::Batch) -> (Loss, GradientsParams)
+    where
+        M: Module,
+    {
+        let loss = self.loss(model, batch);
+        let gradients = match loss.weight > 0.0 && loss.to_f64().is_finite() {
+            true => GradientsParams::from_grads(loss.value.backward(), model),
+            false => GradientsParams::new(),
+        };
+        (loss, gradients)
+    }
+
     /// Adds what follows from the averaged metrics, such as a perplexity from a mean loss.
     ///
     /// Called once a step with the weighted means over its microbatches, `loss` among them.
@@ -27,6 +44,12 @@ impl<M, O: Objective<M> + ?Sized> Objective<M> for &O {
     type Batch = O::Batch;
     fn loss(&self, model: &M, batch: &Self::Batch) -> Loss {
         (**self).loss(model, batch)
+    }
+    fn gradients(&self, model: &M, batch: &Self::Batch) -> (Loss, GradientsParams)
+    where
+        M: Module,
+    {
+        (**self).gradients(model, batch)
     }
     fn finish(&self, metrics: &mut Metrics) {
         (**self).finish(metrics);

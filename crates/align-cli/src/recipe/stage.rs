@@ -187,6 +187,9 @@ pub(crate) struct SftStage {
     pub(crate) training: TrainingConfig,
     #[serde(default)]
     pub(crate) optimizer: OptimizerConfig,
+    /// Compute every block again in the backward pass: a fraction of the memory for one more forward pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) recompute: bool,
     /// Train low-rank adapters instead of all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lora: Option<LoraConfig>,

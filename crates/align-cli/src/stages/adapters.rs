@@ -1,11 +1,13 @@
 //! Low-rank adapters in recipes: `[lora]` checked, and dropout keyed by seed and step.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 
 use align_core::Draws;
 use align_models::{LoraConfig, Transformer};
 use align_train::{Loss, Metrics, Objective};
 use anyhow::{Result, bail};
+use burn::optim::GradientsParams;
 
 /// Refuses tables that describe no adapter. `dropout` says whether the stage can drop inputs.
 pub(super) fn check(config: &LoraConfig, dropout: bool) -> Result<()> {
@@ -46,16 +48,27 @@ impl<'a, O> Dropping<'a, O> {
     }
 }
 
+impl<O> Dropping<'_, O> {
+    /// The model with the masks of this microbatch.
+    fn masked<'m>(&self, model: &'m Transformer) -> Cow<'m, Transformer> {
+        if !model.has_adapters() {
+            return Cow::Borrowed(model);
+        }
+        let (step, microbatch) = self.place.get();
+        self.place.set((step, microbatch + 1));
+        Cow::Owned(model.clone().with_dropout(&self.draws.child(microbatch), step))
+    }
+}
+
 impl<O: Objective<Transformer>> Objective<Transformer> for Dropping<'_, O> {
     type Batch = O::Batch;
 
     fn loss(&self, model: &Transformer, batch: &O::Batch) -> Loss {
-        if !model.has_adapters() {
-            return self.objective.loss(model, batch);
-        }
-        let (step, microbatch) = self.place.get();
-        self.place.set((step, microbatch + 1));
-        self.objective.loss(&model.clone().with_dropout(&self.draws.child(microbatch), step), batch)
+        self.objective.loss(&self.masked(model), batch)
+    }
+
+    fn gradients(&self, model: &Transformer, batch: &O::Batch) -> (Loss, GradientsParams) {
+        self.objective.gradients(&self.masked(model), batch)
     }
 
     fn finish(&self, metrics: &mut Metrics) {

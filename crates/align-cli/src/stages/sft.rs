@@ -8,7 +8,11 @@ use align_data::Batches as Order;
 use align_data::collate::demonstrations;
 use align_data::encode::{Encoder, Example};
 use align_data::rows::DemonstrationRow;
-use align_train::{Batches, BatchesFn, Evaluation, Learner, NextToken, Supervised, TrainError, evaluate};
+use align_models::Transformer;
+use align_train::{
+    Batches, BatchesFn, Evaluation, Learner, NextToken, Objective, RecomputedNextToken, Supervised,
+    TrainError, evaluate,
+};
 use anyhow::{Result, bail};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -45,7 +49,9 @@ pub(super) fn run(
     let steps = data.steps;
     let learner = Learner::new(model, stage.optimizer.clone(), steps)?;
     let place = Cell::new((0, 0));
-    let objective = adapters::Dropping::new(NextToken, Draws::new(stage.seed), &place);
+    let objective: &dyn Objective<Transformer, Batch = Demonstrations> =
+        if stage.recompute { &RecomputedNextToken } else { &NextToken };
+    let objective = adapters::Dropping::new(objective, Draws::new(stage.seed), &place);
     let source = AtSteps { batches: data.batches, place: &place };
     let mut training = Supervised::new(learner, objective, source)
         .with_evaluation(Evaluation { every: stage.training.evaluate_every, batches: data.held_out.clone() });

@@ -119,6 +119,26 @@ fn streamed_data_is_split_as_in_memory_and_lists_broken_rows_once() {
 }
 
 #[test]
+fn recomputation_changes_memory_and_not_the_losses() {
+    let losses = |extra: &str| -> Vec<f64> {
+        let files = folder();
+        works(&["sft", &sft(&files, extra)]);
+        let lines = fs::read_to_string(files.path().join("out/metrics.jsonl")).unwrap();
+        let loss = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64().unwrap();
+        lines.lines().map(loss).collect()
+    };
+    for more in ["", "lora = { rank = 2, dropout = 0.2 }\n"] {
+        let (plain, recomputed) = (losses(more), losses(&format!("recompute = true\n{more}")));
+        assert_eq!(plain.len(), 4);
+        assert_ne!(plain[0], plain[3]);
+        for (found, expected) in recomputed.iter().zip(&plain) {
+            // The same sums, grouped by block, over four steps of AdamW.
+            assert!((found - expected).abs() < 1e-4 * expected, "{recomputed:?}, expected {plain:?}");
+        }
+    }
+}
+
+#[test]
 fn single_stages_make_evaluate_and_report() {
     let files = folder();
     let out = |name: &str| files.path().join(name).display().to_string();
