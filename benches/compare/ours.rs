@@ -172,7 +172,7 @@ fn ppo(model: &Transformer, prompts: Vec<Vec<u32>>) -> Ppo<Transformer, ValueMod
     let [sequences, _, response] = PPO;
     let config = PpoConfig {
         rollout_batch: sequences,
-        minibatch: sequences,
+        minibatch: Some(sequences),
         microbatch: sequences,
         total_episodes: 1000 * sequences,
         num_ppo_epochs: 4,
