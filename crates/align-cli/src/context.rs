@@ -1,8 +1,9 @@
 //! What every stage needs: the device, where `@names` lead, whether to stop, whether to go on.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use align_core::Draws;
 use align_data::encode::{EncodeOptions, Encoder};
@@ -39,12 +40,23 @@ pub(crate) struct Context {
     pub(crate) resume: bool,
     /// Set by Ctrl-C.
     pub(crate) interrupt: Arc<AtomicBool>,
+    /// Lists that were printed already.
+    pub(crate) said: Mutex<BTreeSet<String>>,
 }
 
 impl Context {
     /// The device that records gradients.
     pub(crate) fn training_device(&self) -> Device {
         self.device.clone().autodiff()
+    }
+
+    /// Prints a heading with its list; of what another stage has said already, the heading alone.
+    pub(crate) fn say_once(&self, message: &str) {
+        let new = self.said.lock().is_ok_and(|mut said| said.insert(message.to_owned()));
+        match message.lines().next() {
+            Some(heading) if !new => eprintln!("{heading} (listed above)"),
+            _ => eprintln!("{message}"),
+        }
     }
 
     /// Fails once Ctrl-C was pressed; for work that has nothing to save.

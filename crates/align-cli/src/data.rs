@@ -39,7 +39,7 @@ pub(crate) fn rows<T: FromRow>(config: &DataConfig, context: &Context) -> Result
         read_rows::<T>(&path, &read_options(config))?
     };
     if loaded.skipped.count > 0 {
-        eprintln!("{}: {}", path.display(), loaded.skipped);
+        context.say_once(&format!("{}: {}", path.display(), loaded.skipped));
     }
     let numbered =
         loaded.rows.into_iter().enumerate().map(|(index, row)| Numbered { number: index + 1, row });

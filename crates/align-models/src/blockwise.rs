@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 
 use crate::transformer::Transformer;
 
-/// A plain pass keeps each block's input; then the blocks are recorded and run backward one by one, last to first.
+/// A first pass keeps each block's input; then the blocks are recorded and run backward one by one, last to first.
 impl RecomputingLm for Transformer {
     fn backward_blockwise(
         &self,
@@ -24,17 +24,14 @@ impl RecomputingLm for Transformer {
         };
         let inputs = self.backbone.inputs(&tokens);
         let mut saved = Vec::with_capacity(self.backbone.layers.len());
-        let mut x = {
-            let plain = self.backbone.valid();
-            let context = plain.context(&inputs);
-            let mut x = plain.embed(&inputs);
-            for layer in &plain.layers {
-                saved.push(x.clone());
-                x = layer.forward(x, &context, None);
-            }
-            x
-        };
         let context = self.backbone.context(&inputs);
+        // Recording, and let go after each block: the adapters' dropout acts on a recording model alone, and its masks are
+        // drawn by key, so that both passes see the same ones.
+        let mut x = self.backbone.embed(&inputs).without_autodiff();
+        for layer in &self.backbone.layers {
+            saved.push(x.clone());
+            x = layer.forward(x, &context, None).without_autodiff();
+        }
         let mut total = GradientsParams::new();
 
         // The end: norm, head and loss.

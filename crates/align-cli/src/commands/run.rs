@@ -1,6 +1,7 @@
 //! `align run` and the commands of a single stage.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use align_core::persist::replace_file;
 use anyhow::{Context as _, Result, bail};
@@ -59,6 +60,7 @@ fn context(args: &RecipeArgs, output: &Path) -> Result<Context> {
         run: output.to_owned(),
         resume: args.resume,
         interrupt: interrupt::install(),
+        said: Mutex::default(),
     })
 }
 
