@@ -41,7 +41,7 @@ pub(crate) struct Context {
     /// Set by Ctrl-C.
     pub(crate) interrupt: Arc<AtomicBool>,
     /// Lists that were printed already.
-    pub(crate) said: Mutex<BTreeSet<String>>,
+    pub(crate) said: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Context {

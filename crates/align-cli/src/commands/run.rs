@@ -1,7 +1,6 @@
 //! `align run` and the commands of a single stage.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use align_core::persist::replace_file;
 use anyhow::{Context as _, Result, bail};
@@ -60,7 +59,7 @@ fn context(args: &RecipeArgs, output: &Path) -> Result<Context> {
         run: output.to_owned(),
         resume: args.resume,
         interrupt: interrupt::install(),
-        said: Mutex::default(),
+        said: Default::default(),
     })
 }
 
