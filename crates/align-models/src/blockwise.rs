@@ -24,14 +24,19 @@ impl RecomputingLm for Transformer {
         };
         let inputs = self.backbone.inputs(&tokens);
         let mut saved = Vec::with_capacity(self.backbone.layers.len());
+        // The adapters' dropout acts on a recording model alone, and its masks are drawn by key, so that both passes see the
+        // same ones. What such a pass records stays in memory until the gradients are taken.
+        let first = if self.has_adapters() { self.backbone.clone() } else { self.backbone.valid() };
+        let mut x = {
+            let context = first.context(&inputs);
+            let mut x = first.embed(&inputs).without_autodiff();
+            for layer in &first.layers {
+                saved.push(x.clone());
+                x = layer.forward(x, &context, None).without_autodiff();
+            }
+            x
+        };
         let context = self.backbone.context(&inputs);
-        // Recording, and let go after each block: the adapters' dropout acts on a recording model alone, and its masks are
-        // drawn by key, so that both passes see the same ones.
-        let mut x = self.backbone.embed(&inputs).without_autodiff();
-        for layer in &self.backbone.layers {
-            saved.push(x.clone());
-            x = layer.forward(x, &context, None).without_autodiff();
-        }
         let mut total = GradientsParams::new();
 
         // The end: norm, head and loss.
