@@ -4,6 +4,7 @@
 //! that is not counted), tokens a second of processor time, and the peak of resident memory, whole and above what the process held before the model.
 //!
 //! The model is a Llama of hidden 512, 8 layers of 8 heads, FFN 1376, without tied embeddings; the batch is 8 × 256 tokens.
+//! `whole-adapters`, `backward-adapters` and `blockwise-adapters` train adapters of rank 8 on queries and values instead of the weights.
 //! For `ppo` it is one of hidden 128, 4 layers, FFN 352, and a round is an iteration: 64 responses of 32 tokens to prompts of 16,
 //! scored, four epochs of one optimiser step each; critic and reward model are as large as the policy.
 
@@ -11,8 +12,8 @@ use std::time::Instant;
 
 use align_core::{CausalLm, Completions, Demonstrations, Draws, Frozen, RecomputingLm, TokenBatch};
 use align_models::{
-    GenerateOptions, Prompt, RewardModel, SamplingConfig, Transformer, TransformerConfig, ValueModel,
-    generate,
+    GenerateOptions, LoraConfig, Prompt, RewardModel, SamplingConfig, Transformer, TransformerConfig,
+    ValueModel, generate,
 };
 use align_ppo::{Ppo, PpoConfig, PpoParts};
 use align_train::{Algorithm, Learner, NextToken, OptimizerConfig};
@@ -26,7 +27,7 @@ const PROMPT: usize = 64;
 const NEW: usize = 128;
 /// Sequences of a PPO iteration, tokens of a prompt and of a response.
 const PPO: [usize; 3] = [64, 16, 32];
-const USAGE: &str = "compare (forward|logits|train|backward|whole|blockwise|steady|generate1|generate16|ppo) VOCABULARY ROUNDS";
+const USAGE: &str = "compare (forward|logits|train|backward|whole|blockwise|whole-adapters|blockwise-adapters|steady|generate1|generate16|ppo) VOCABULARY ROUNDS";
 
 fn main() {
     align_kernels::tune_allocator();
@@ -52,6 +53,10 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
         ..TransformerConfig::llama(vocabulary, hidden, layers, heads)
     };
     let model = Transformer::init(&config, &Draws::new(1), &device);
+    let (task, model) = match task.strip_suffix("-adapters") {
+        Some(task) => (task, model.with_adapters(&LoraConfig::default(), &Draws::new(4))),
+        None => (task, model),
+    };
     let rows = |count: usize, width: usize, salt: usize| -> Vec<Vec<u32>> {
         let id = |row: usize, column: usize| (row * 7919 + column * 104_729 + salt) % vocabulary;
         (0..count).map(|row| (0..width).map(|column| id(row, column) as u32).collect()).collect()

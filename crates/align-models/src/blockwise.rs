@@ -24,15 +24,14 @@ impl RecomputingLm for Transformer {
         };
         let inputs = self.backbone.inputs(&tokens);
         let mut saved = Vec::with_capacity(self.backbone.layers.len());
-        // The adapters' dropout acts on a recording model alone, and its masks are drawn by key, so that both passes see the
-        // same ones. What such a pass records stays in memory until the gradients are taken.
-        let first = if self.has_adapters() { self.backbone.clone() } else { self.backbone.valid() };
+        // Masks of dropout are drawn by key: both passes see the same ones.
+        let first = self.backbone.unrecorded();
         let mut x = {
             let context = first.context(&inputs);
-            let mut x = first.embed(&inputs).without_autodiff();
+            let mut x = first.embed(&inputs);
             for layer in &first.layers {
                 saved.push(x.clone());
-                x = layer.forward(x, &context, None).without_autodiff();
+                x = layer.forward(x, &context, None);
             }
             x
         };

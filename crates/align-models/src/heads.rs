@@ -105,10 +105,14 @@ impl RewardModel {
         device: &Device,
         init_head: Option<&Draws>,
     ) -> Result<Self, CheckpointError> {
-        Self::read(folder, device, DType::F32, init_head)
+        Self::from_pretrained_as(folder, device, DType::F32, init_head)
     }
 
-    fn read(
+    /// As [`RewardModel::from_pretrained`], with weights of another type in memory, such as [`DType::BF16`]. Scores are f32.
+    ///
+    /// # Errors
+    /// As [`RewardModel::from_pretrained`].
+    pub fn from_pretrained_as(
         folder: &Path,
         device: &Device,
         dtype: DType,
@@ -135,6 +139,30 @@ impl RewardModel {
         &self.backbone
     }
 
+    pub(crate) fn head_weight(&self) -> Tensor<2> {
+        self.head.weight.val()
+    }
+
+    /// Raw scores on the model's own scale.
+    pub(crate) fn normalized(&self, raw: Tensor<1>) -> Tensor<1> {
+        let Normalization { gain, bias } = self.normalization;
+        raw * gain + bias
+    }
+
+    /// The model with everything before layer `shared` taken from another decoder, whose storage it then shares.
+    pub(crate) fn sharing(mut self, base: &Backbone, shared: usize) -> Self {
+        self.backbone.embedding = base.embedding.clone();
+        self.backbone.position_embedding = base.position_embedding.clone();
+        self.backbone.layers[..shared].clone_from_slice(&base.layers[..shared]);
+        self
+    }
+
+    /// The model with another decoder and, if there is one, another head.
+    pub(crate) fn with_parts(self, backbone: Backbone, head: Option<Param<Tensor<2>>>) -> Self {
+        let head = head.map_or(self.head, |weight| ScalarHead { weight });
+        Self { backbone, head, ..self }
+    }
+
     /// The normalisation that [`Reward::score`] applies.
     pub fn normalization(&self) -> Normalization {
         self.normalization
@@ -143,6 +171,12 @@ impl RewardModel {
     /// The same model with another normalisation.
     pub fn with_normalization(self, normalization: Normalization) -> Self {
         Self { normalization, ..self }
+    }
+
+    /// The same decoder with a new head and no normalisation: how members of an ensemble begin.
+    pub fn with_new_head(self, draws: &Draws) -> Self {
+        let head = ScalarHead::init(self.backbone.config().hidden_size, draws, &self.backbone.device());
+        Self { head, normalization: Normalization::default(), ..self }
     }
 
     /// The model with fresh adapters: they and the head are trained, the decoder's own weights are not.
@@ -175,9 +209,19 @@ impl RewardModel {
     /// # Panics
     /// If a row is empty.
     pub fn raw_scores_of_rows(&self, rows: &[Vec<u32>]) -> Tensor<1> {
-        // Packed anew, so that padding between prompt and response costs nothing.
-        let tokens = TokenBatch::right_padded(rows, &self.backbone.device());
-        let hidden = self.backbone.hidden(&tokens);
+        self.score_last(self.backbone.hidden(&Self::packed(rows, &self.backbone.device())), rows)
+    }
+
+    /// Rows packed anew, so that padding between prompt and response costs nothing.
+    pub(crate) fn packed(rows: &[Vec<u32>], device: &Device) -> TokenBatch {
+        TokenBatch::right_padded(rows, device)
+    }
+
+    /// Scores of packed rows from their hidden states.
+    ///
+    /// # Shapes
+    /// `[B, T, E]` → `[B]`.
+    pub(crate) fn score_last(&self, hidden: Tensor<3>, rows: &[Vec<u32>]) -> Tensor<1> {
         let [b, t, e] = hidden.dims();
         let last: Vec<i64> = rows
             .iter()
@@ -187,7 +231,8 @@ impl RewardModel {
                 (row * t + tokens.len() - 1) as i64
             })
             .collect();
-        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [b]), &tokens.ids.device());
+        let last =
+            Tensor::<1, Int>::from_data(TensorData::new(last, [b]), &hidden.device().without_autodiff());
         self.head.forward(hidden.reshape([b * t, e]).select(0, last))
     }
 
@@ -214,8 +259,7 @@ impl RewardModel {
 
 impl Reward for RewardModel {
     fn score(&self, completions: &Completions) -> Tensor<1> {
-        let Normalization { gain, bias } = self.normalization;
-        self.valid().raw_scores(completions) * gain + bias
+        self.normalized(self.valid().raw_scores(completions))
     }
 }
 
@@ -229,7 +273,7 @@ impl Persist for RewardModel {
         if self.backbone.has_adapters() {
             return restore_apart(self, folder);
         }
-        let read = Self::read(folder, &self.backbone.device(), self.backbone.dtype(), None);
+        let read = Self::from_pretrained_as(folder, &self.backbone.device(), self.backbone.dtype(), None);
         let read = read.map_err(persist_error(folder))?;
         same_config(&self.backbone, &read.backbone, folder)?;
         let normalization = read.normalization;

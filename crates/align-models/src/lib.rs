@@ -9,6 +9,7 @@
 //! | folders | [`Transformer::from_pretrained`], [`Transformer::save_pretrained`], [`checkpoint`] |
 //! | generation | [`generate()`], [`Sampler`], [`SamplingConfig`] |
 //! | reward models and critics | [`RewardModel`], [`ValueModel`] |
+//! | reward models that share layers | [`SharedRewardModels`] |
 //! | low-rank adapters | [`LoraConfig`], [`Transformer::with_adapters`], [`Transformer::load_adapters`] |
 //! | gradients in little memory | [`RecomputingLm`](align_core::RecomputingLm) of [`Transformer`] |
 //!
@@ -49,6 +50,7 @@ mod pretrained;
 mod processors;
 pub mod rope;
 mod sampler;
+mod shared;
 mod softmax;
 mod stop;
 mod transformer;
@@ -66,5 +68,6 @@ pub use lora::{Adapter, LoraConfig, LoraTarget};
 pub use mlp::{Mlp, Norm, Projection};
 pub use processors::{History, MinNewTokens, MinP, Processor, RepetitionPenalty, Temperature, TopK, TopP};
 pub use sampler::{Chain, Drawn, Greedy, Pick, Sampler, SamplingConfig, SamplingError, raw_log_prob};
+pub use shared::SharedRewardModels;
 pub use stop::{Detokenize, FinishReason, cut_at_stop_string};
 pub use transformer::Transformer;

@@ -9,7 +9,7 @@
 
 use align_core::{Draws, draws::Purpose};
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,9 @@ pub struct LoraConfig {
     pub targets: Vec<LoraTarget>,
     /// Scales by α/√r.
     pub rank_stabilized: bool,
+    /// Adapts only so many layers, counted from the last. Members of an ensemble then run the layers before once for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_layers: Option<usize>,
 }
 
 impl Default for LoraConfig {
@@ -81,12 +84,13 @@ impl Default for LoraConfig {
             dropout: 0.0,
             targets: vec![LoraTarget::Query, LoraTarget::Value],
             rank_stabilized: false,
+            last_layers: None,
         }
     }
 }
 
 impl LoraConfig {
-    pub(crate) fn scale(&self) -> f64 {
+    fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rank_stabilized { rank.sqrt() } else { rank }
     }
@@ -112,6 +116,8 @@ pub struct Adapter {
 struct DropoutKey {
     draws: Draws,
     step: u64,
+    /// Whether the mask acts although nothing is recorded.
+    unrecorded: bool,
 }
 
 impl Adapter {
@@ -125,7 +131,7 @@ impl Adapter {
         let a = self.a.val();
         let rows = match self.key {
             // A model taken out of training is not recorded, and keeps everything.
-            Some(key) if self.dropout > 0.0 && a.is_autodiff() => {
+            Some(key) if self.dropout > 0.0 && (key.unrecorded || a.is_autodiff()) => {
                 let mask = keep_mask(rows.dims(), self.dropout, key, &rows.device());
                 rows * mask
             }
@@ -229,9 +235,10 @@ impl Backbone {
         assert!(config.rank > 0, "an adapter has rank 0, expected at least 1");
         assert!((0.0..1.0).contains(&config.dropout), "dropout is {}, expected 0 to below 1", config.dropout);
         let (device, dtype) = (self.device(), self.dtype());
+        let first = self.layers.len().saturating_sub(config.last_layers.unwrap_or(usize::MAX));
         let mut adapted = self.no_grad();
         adapted.each_projection(|index, target, projection| {
-            if !config.targets.contains(&target) {
+            if !config.targets.contains(&target) || index < first {
                 return;
             }
             let [from, to] = projection.weight.dims();
@@ -251,10 +258,22 @@ impl Backbone {
     fn with_dropout(mut self, draws: &Draws, step: u64) -> Self {
         self.each_projection(|index, target, projection| {
             if let Some(adapter) = &mut projection.adapter {
-                adapter.key = Some(DropoutKey { draws: draws.child(site(index, target)), step });
+                adapter.key =
+                    Some(DropoutKey { draws: draws.child(site(index, target)), step, unrecorded: false });
             }
         });
         self
+    }
+
+    /// The training model's pass without its record: as [`Module::valid`], and dropout acts.
+    pub(crate) fn unrecorded(&self) -> Self {
+        let mut plain = self.valid();
+        plain.each_projection(|_, _, projection| {
+            if let Some(key) = projection.adapter.as_mut().and_then(|adapter| adapter.key.as_mut()) {
+                key.unrecorded = true;
+            }
+        });
+        plain
     }
 }
 
@@ -296,14 +315,4 @@ impl Transformer {
     pub fn with_dropout(self, draws: &Draws, step: u64) -> Self {
         Self { backbone: self.backbone.with_dropout(draws, step), head: self.head }
     }
-}
-
-/// Adapters take the model's type: half precision stays half.
-pub(crate) fn adapter_tensor(
-    values: Vec<f32>,
-    shape: [usize; 2],
-    device: &Device,
-    dtype: DType,
-) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(values, shape), (device, dtype))
 }

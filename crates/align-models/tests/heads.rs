@@ -3,9 +3,11 @@
 use std::fs;
 
 use align_core::{Completions, Critic, Draws, Persist, Reward};
-use align_models::{LoraConfig, Normalization, RewardModel, Transformer, TransformerConfig, ValueModel};
+use align_models::{
+    LoraConfig, Normalization, RewardModel, SharedRewardModels, Transformer, TransformerConfig, ValueModel,
+};
 use align_testkit::{assert_close, device, fixtures, train_device};
-use burn::module::{Module, list_param_ids};
+use burn::module::{Module, ModuleMapper, Param, list_param_ids};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
@@ -205,4 +207,62 @@ fn heads_survive_saving_and_restoring() {
     let restored = ValueModel::from_transformer(&base, &other).with_adapters(&lora, &other);
     let restored = restored.restore(folder.path()).unwrap();
     assert_eq!(numbers(restored.values(&completions)), numbers(adapted.values(&completions)));
+}
+
+#[test]
+fn reward_models_that_begin_alike_score_together_as_they_do_alone() {
+    let config = TransformerConfig { initializer_range: 0.2, ..TransformerConfig::llama(30, 16, 3, 4) };
+    let base = Transformer::init(&config, &Draws::new(1), &device());
+    let completions =
+        Completions::from_rows(&[vec![3, 9], vec![4]], &[vec![7, 2], vec![8, 11, 5]], &device());
+    let with_head = |seed| RewardModel::from_transformer(&base, &Draws::new(seed));
+    let adapted = |seed, last_layers| {
+        let lora = LoraConfig { last_layers, ..LoraConfig::default() };
+        stirred(with_head(seed).with_adapters(&lora, &Draws::new(seed)))
+    };
+    let other = |seed| {
+        let base = Transformer::init(&config, &Draws::new(seed), &device());
+        RewardModel::from_transformer(&base, &Draws::new(seed))
+    };
+    let cases: [(&str, usize, Vec<RewardModel>); 5] = [
+        ("heads", 3, (0..4).map(with_head).collect()),
+        ("adapters on the last layer", 2, (0..3).map(|seed| adapted(seed, Some(1))).collect()),
+        ("adapters everywhere", 0, (0..2).map(|seed| adapted(seed, None)).collect()),
+        ("strangers", 0, (5..8).map(other).collect()),
+        ("one", 3, vec![with_head(0)]),
+    ];
+    for (name, layers, members) in cases {
+        let members: Vec<RewardModel> = members
+            .into_iter()
+            .enumerate()
+            .map(|(at, member)| {
+                member.with_normalization(Normalization { gain: 1.0 + at as f64, bias: at as f64 })
+            })
+            .collect();
+        let shared = SharedRewardModels::new(members.clone());
+        assert_eq!(shared.shared_layers(), layers, "{name}");
+        let together = shared.scores(&completions);
+        assert_eq!(together.len(), members.len());
+        for (at, (together, alone)) in together.iter().zip(&members).enumerate() {
+            assert_eq!(together.to_data(), alone.score(&completions).to_data(), "{name}, member {at}");
+        }
+        let distinct: std::collections::BTreeSet<String> =
+            together.iter().map(|scores| format!("{:?}", numbers(scores.clone()))).collect();
+        assert_eq!(distinct.len(), members.len(), "{name}: members differ");
+    }
+}
+
+/// B starts at zero; here the adapters do something.
+fn stirred(model: RewardModel) -> RewardModel {
+    struct Stir(u64);
+    impl ModuleMapper for Stir {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            self.0 += 1;
+            let shift = self.0 as f64 / 100.0;
+            param.map(|tensor| {
+                if tensor.clone().abs().max().into_scalar::<f32>() == 0.0 { tensor + shift } else { tensor }
+            })
+        }
+    }
+    model.map(&mut Stir(0))
 }

@@ -1,13 +1,15 @@
 //! Adapters: what they compute, what they train, and PEFT's files.
 
 use std::fs;
+use std::path::Path;
 
 use align_core::{CausalLm, Completions, Draws, Persist, TokenBatch};
-use align_models::{LoraConfig, LoraTarget, Transformer};
+use align_models::checkpoint::SafetensorsFile;
+use align_models::{LoraConfig, LoraTarget, Normalization, RewardModel, Transformer};
 use align_testkit::{assert_close, device, fixtures, train_device};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 fn base(device: &Device) -> Transformer {
     Transformer::from_pretrained(&fixtures::path("models/llama"), device).unwrap()
@@ -154,19 +156,95 @@ fn dropout_is_keyed_and_off_outside_training() {
     assert_eq!(scores(&at(0).valid()), scores(&adapted.valid()), "a model out of training drops nothing");
 }
 
-#[test]
-fn adapters_of_peft_compute_what_they_compute_there() {
-    let expected = fixtures::tensors("models/llama-lora/expected.safetensors");
-    let adapted = base(&device()).load_adapters(&fixtures::path("models/llama-lora")).unwrap();
+/// What PEFT computed with the adapters in `name`, the bound of all parity tests apart.
+fn assert_as_in_peft(name: &str, adapted: &Transformer) {
+    let expected = fixtures::tensors(&format!("models/{name}/expected.safetensors"));
     let row: Vec<u32> = expected["row"].iter::<i64>().map(|id| id as u32).collect();
     let completions = Completions::from_rows(&[row[..1].to_vec()], &[row[1..].to_vec()], &device());
     let log_probs: Vec<f32> = expected["log_probs"].iter::<f32>().collect();
-    // The bound of all parity tests.
     assert_close(adapted.token_log_probs(&completions, 1.0).log_probs, &log_probs[..], 1e-4);
     let off = adapted.without_adapters().token_log_probs(&completions, 1.0).log_probs;
     let off: Vec<f32> = off.to_data().iter::<f32>().collect();
     let furthest = off.iter().zip(&log_probs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(furthest > 0.1, "the adapters matter: {furthest}");
+    assert!(furthest > 0.1, "the adapters of {name} matter: {furthest}");
+}
+
+#[test]
+fn adapters_of_peft_compute_what_they_compute_there_and_after_being_written_again() {
+    // GPT-2's and GPT-NeoX's queries, keys and values are one module there; ranks differ in GPT-2's.
+    for name in ["llama-lora", "gpt2-lora", "gpt-neox-lora"] {
+        let beneath = fixtures::path(&format!("models/{}", name.trim_end_matches("-lora")));
+        let base = || Transformer::from_pretrained(&beneath, &device()).unwrap();
+        let source = fixtures::path(&format!("models/{name}"));
+        let adapted = base().load_adapters(&source).unwrap();
+        assert_as_in_peft(name, &adapted);
+
+        let folder = tempfile::tempdir().unwrap();
+        let again = folder.path().join("again");
+        adapted.save_adapters(&again).unwrap();
+        assert_as_in_peft(name, &base().load_adapters(&again).unwrap());
+        // The same numbers under the same names: a fused module read as three is one again.
+        let tensors = |folder: &Path| {
+            let file = SafetensorsFile::open(&folder.join("adapter_model.safetensors")).unwrap();
+            file.entries().keys().map(|name| (name.clone(), file.numbers(name).unwrap())).collect::<Vec<_>>()
+        };
+        assert_eq!(tensors(&source), tensors(&again), "{name}");
+    }
+}
+
+#[test]
+fn adapters_trained_apart_become_one_of_a_fused_module() {
+    for family in ["gpt2", "gpt-neox"] {
+        let path = fixtures::path(&format!("models/{family}"));
+        let base = || Transformer::from_pretrained(&path, &device()).unwrap();
+        for targets in [vec![LoraTarget::Query, LoraTarget::Value, LoraTarget::Output], vec![LoraTarget::Key]]
+        {
+            let config = LoraConfig { targets, ..LoraConfig::default() };
+            let adapted = stirred(base().with_adapters(&config, &Draws::new(1)));
+            let folder = tempfile::tempdir().unwrap();
+            let target = folder.path().join("adapter");
+            adapted.save_adapters(&target).unwrap();
+            let again = base().load_adapters(&target).unwrap();
+            // The sums of the products have more terms, which are zero.
+            let expected: Vec<f32> = scores(&adapted).iter::<f32>().collect();
+            let found: Vec<f32> = scores(&again).iter::<f32>().collect();
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 1e-4, "{family}: {found} and {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reward_model_s_adapters_come_and_go_with_its_head_and_scale() {
+    let base =
+        || RewardModel::from_pretrained(&fixtures::path("models/llama-reward"), &device(), None).unwrap();
+    let adapted = base().load_adapters(&fixtures::path("models/llama-reward-lora")).unwrap();
+    let expected = fixtures::tensors("models/llama-reward-lora/expected.safetensors");
+    let row: Vec<u32> = expected["row"].iter::<i64>().map(|id| id as u32).collect();
+    let score =
+        |model: &RewardModel| -> f32 { model.raw_scores_of_rows(std::slice::from_ref(&row)).into_scalar() };
+    let theirs: f32 = expected["score"].iter::<f32>().next().unwrap();
+    assert!((score(&adapted) - theirs).abs() < 1e-4, "{} and {theirs}", score(&adapted));
+    assert!((score(&base()) - theirs).abs() > 0.1, "the adapters matter");
+
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("adapter");
+    let normalization = Normalization { gain: 0.5, bias: -1.25 };
+    adapted.clone().with_normalization(normalization).save_adapters(&target).unwrap();
+    let again = base().load_adapters(&target).unwrap();
+    assert_eq!(score(&again), score(&adapted));
+    assert_eq!(again.normalization(), normalization);
+    // A language model has no place for the head, but lends its decoder to it.
+    let llama = fixtures::path("models/llama");
+    let lent = RewardModel::from_pretrained_adapted(&llama, &target, &device(), DType::F32).unwrap();
+    assert_eq!(lent.normalization(), normalization);
+    let headless = fixtures::path("models/llama-lora");
+    let error = RewardModel::from_pretrained_adapted(&llama, &headless, &device(), DType::F32).unwrap_err();
+    assert!(error.to_string().contains("score.weight"), "{error}");
+    let model = Transformer::from_pretrained(&fixtures::path("models/llama"), &device()).unwrap();
+    let error = model.load_adapters(&target).unwrap_err();
+    assert!(format!("{:?}", error).contains("modules_to_save"), "{error:?}");
 }
 
 #[test]
@@ -208,14 +286,16 @@ fn what_adapters_cannot_mean_is_refused() {
         ("peft_type", "IA3".into(), "`peft_type` is \"IA3\""),
         ("bias", "all".into(), "`bias` is \"all\""),
         ("r", 0.into(), "`r` is 0, expected a rank"),
+        (
+            "rank_pattern",
+            serde_json::json!({ "q_.*": 2 }),
+            "`rank_pattern` is \"q_.*\", which is not supported; expected names of modules",
+        ),
+        ("rank_pattern", serde_json::json!({ "q_proj": 0.5 }), "`rank_pattern` is 0.5, expected a rank"),
+        ("modules_to_save", serde_json::json!(["score"]), "`modules_to_save` is [\"score\"]"),
         ("r", 5.into(), "of the wrong shape: base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"),
     ] {
         let message = change(key, value);
         assert!(message.contains(part), "expected {part} in {message}");
     }
-    let gpt2 = Transformer::from_pretrained(&fixtures::path("models/gpt2"), &device()).unwrap();
-    let adapted = gpt2.with_adapters(&LoraConfig::default(), &Draws::new(1));
-    let folder = tempfile::tempdir().unwrap();
-    let message = adapted.save_adapters(&folder.path().join("a")).unwrap_err().to_string();
-    assert!(message.contains("a gpt2 holds queries, keys and values as one tensor"), "{message}");
 }

@@ -17,9 +17,15 @@ fn every_fixture_is_written_again() {
             continue;
         }
         let folder = target.join(&name);
-        if name == "llama-lora" {
-            let base = Transformer::from_pretrained(&fixtures::path("models/llama"), &device()).unwrap();
-            base.load_adapters(&source).unwrap().save_adapters(&folder).unwrap();
+        if let Some(base) = name.strip_suffix("-lora") {
+            let beneath = fixtures::path(&format!("models/{base}"));
+            if base.ends_with("reward") {
+                let base = RewardModel::from_pretrained(&beneath, &device(), None).unwrap();
+                base.load_adapters(&source).unwrap().save_adapters(&folder).unwrap();
+            } else {
+                let base = Transformer::from_pretrained(&beneath, &device()).unwrap();
+                base.load_adapters(&source).unwrap().save_adapters(&folder).unwrap();
+            }
         } else if name.ends_with("reward") {
             RewardModel::from_pretrained(&source, &device(), None).unwrap().save_pretrained(&folder).unwrap();
         } else {

@@ -193,7 +193,12 @@ pub fn checkpoints(folder: &Path) -> Vec<(u64, PathBuf)> {
 /// # Errors
 /// If the folder cannot be read, or a rename or a removal fails.
 pub fn recover(folder: &Path) -> Result<(), PersistError> {
-    for entry in fs::read_dir(folder).map_err(PersistError::read(folder))? {
+    let entries = match fs::read_dir(folder) {
+        // A run that was stopped before it made the folder has nothing to recover.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(PersistError::read(folder))?,
+    };
+    for entry in entries {
         let path = entry.map_err(PersistError::read(folder))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if name.ends_with(DROPPED) {

@@ -112,14 +112,6 @@ pub enum CheckpointError {
         /// What reading it would give, or why it would be refused.
         read_back: String,
     },
-    /// Adapters on parts that the family's files hold as one tensor.
-    #[error(
-        "a {family} holds queries, keys and values as one tensor, and adapters on one of them have no form in PEFT; merge them instead"
-    )]
-    FusedAdapter {
-        /// The family.
-        family: &'static str,
-    },
     /// Writing failed.
     #[error(transparent)]
     Write(#[from] PersistError),

@@ -50,6 +50,8 @@ pub(crate) struct Extra {
 pub(crate) enum Handle {
     Vector(Tensor<1>),
     Matrix(Tensor<2>),
+    /// Computed for the file.
+    Numbers(Vec<f32>),
 }
 
 impl Handle {
@@ -57,6 +59,7 @@ impl Handle {
         let data = match self {
             Self::Vector(tensor) => tensor.to_data(),
             Self::Matrix(tensor) => tensor.to_data(),
+            Self::Numbers(numbers) => return numbers.clone(),
         };
         data.iter::<f32>().collect()
     }
