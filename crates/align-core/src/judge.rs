@@ -11,6 +11,12 @@ pub trait Reward: Send + Sync {
     /// # Shapes
     /// → `[B]`, in the reward's own units.
     fn score(&self, completions: &Completions) -> Tensor<1>;
+
+    /// What the judge noticed in the batches it scored since the last call, by the metric's name: how far an ensemble's
+    /// members were apart, say. Nothing, unless the judge keeps count.
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 }
 
 /// Answers which of two completions of the same prompts is better. Need not come from a score: cycles are allowed.
@@ -26,17 +32,29 @@ impl<R: Reward + ?Sized> Reward for &R {
     fn score(&self, completions: &Completions) -> Tensor<1> {
         (**self).score(completions)
     }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        (**self).take_metrics()
+    }
 }
 
 impl<R: Reward + ?Sized> Reward for Box<R> {
     fn score(&self, completions: &Completions) -> Tensor<1> {
         (**self).score(completions)
     }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        (**self).take_metrics()
+    }
 }
 
 impl<R: Reward + ?Sized> Reward for std::sync::Arc<R> {
     fn score(&self, completions: &Completions) -> Tensor<1> {
         (**self).score(completions)
+    }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        (**self).take_metrics()
     }
 }
 

@@ -110,6 +110,10 @@ number!(
     Probability, "a probability in [0, 1]", |value| value >= 0.0 && value <= 1.0
 );
 number!(
+    /// A share of wrong labels, in [0, 0.5): at a half they say nothing, beyond they say the opposite.
+    NoiseRate, "a number in [0, 0.5)", |value| value >= 0.0 && value < 0.5
+);
+number!(
     /// A part of a whole that may be all of it but not nothing, in (0, 1]: the mass kept by top-p.
     Fraction, "a number in (0, 1]", |value| value > 0.0 && value <= 1.0
 );

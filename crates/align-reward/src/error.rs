@@ -18,14 +18,45 @@ pub enum RewardError {
     /// Nothing to measure from.
     #[error("no reference completions, expected at least one to measure the mean reward of")]
     NoReference,
-    /// All scores equal: no gain makes their deviation 1.
+    /// Scores too close to each other: no sensible gain makes their deviation 1.
     #[error(
-        "all {rows} reference completions score {score}, expected scores that differ, to bring their deviation to 1"
+        "all {rows} reference completions score {score} or nearly so, expected scores that differ, to bring their deviation to 1"
     )]
     Constant {
         /// How many completions there were.
         rows: usize,
-        /// The score of all of them.
+        /// Their mean score.
         score: f64,
+    },
+    /// Nobody to judge.
+    #[error("an ensemble without members, expected at least one")]
+    EmptyEnsemble,
+    /// Members were given other rows.
+    #[error("member {member} scored {found} rows, expected {expected} as of member 0")]
+    MemberShape {
+        /// Which member.
+        member: usize,
+        /// How many rows the first member scored.
+        expected: usize,
+        /// How many this one did.
+        found: usize,
+    },
+    /// A member's score that a minimum or a mean would hide.
+    #[error("the score of row {row} by member {member} is {found}, expected a finite number")]
+    MemberNotFinite {
+        /// Which member.
+        member: usize,
+        /// Which row.
+        row: usize,
+        /// What it was.
+        found: f64,
+    },
+    /// There is no best of so many.
+    #[error("best of {n}, expected n from 1 to {n_max}, the number of answers to a prompt")]
+    BestOfNRange {
+        /// The n asked for.
+        n: usize,
+        /// How many answers there are.
+        n_max: usize,
     },
 }

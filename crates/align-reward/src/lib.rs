@@ -6,6 +6,10 @@
 //! | what is trained, and what it becomes | [`Scorer`], [`Judge`] |
 //! | agreement with labels | [`evaluate_pairs`], [`compare`], [`PairReport`] |
 //! | mean 0, deviation 1 | [`ReferenceScores`], [`Target`], [`Normalized`] |
+//! | several judges as one | [`Ensemble`], [`Aggregate`], [`Disagreement`] |
+//! | an ensemble on disk | [`Manifest`] |
+//! | the best of n answers, for every n | [`best_of_n`] |
+//! | gold against proxy | [`overoptimization`] |
 //! | rewards made of rewards | [`Scaled`], [`Clipped`], [`LengthPenalized`], [`StopRequired`], [`WeightedSum`] |
 //! | microbatches, wrong labels on purpose | [`microbatches`], [`LabelFlips`] |
 //!
@@ -28,17 +32,25 @@
 //! assert_eq!(reward.score(&completions).to_data().iter::<f32>().collect::<Vec<_>>(), [2.0, 1.0]);
 //! ```
 
+mod aggregate;
+pub mod best_of_n;
 mod bradley_terry;
+mod ensemble;
 mod error;
 mod evaluate;
+mod folder;
 mod normalize;
+pub mod overoptimization;
 mod pairs;
 mod scorer;
 mod shape;
 
+pub use aggregate::{Aggregate, Divisor};
 pub use bradley_terry::{BradleyTerryObjective, centering, ranking_loss};
+pub use ensemble::{Disagreement, Ensemble, MemberScores, Members};
 pub use error::RewardError;
 pub use evaluate::{PairReport, compare, evaluate_pairs, finite_scores};
+pub use folder::{EnsembleError, LabelNoise, Manifest, Member};
 pub use normalize::{Normalized, ReferenceScores, Target};
 pub use pairs::{LabelFlips, microbatches};
 pub use scorer::{Judge, Scorer};

@@ -24,6 +24,9 @@ pub enum Target {
     MeanAndDeviation,
 }
 
+/// Scores closer together than this are one score.
+const LEAST_DEVIATION: f64 = 1e-6;
+
 /// How a reward scores a stated set of completions: where gain and bias come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,16 +75,23 @@ impl ReferenceScores {
         Ok(Self { measured_on: measured_on.into(), rows: scores.len(), mean, deviation })
     }
 
+    /// The deviation with `rows − 1` for divisor, as released code for reward-model ensembles stores it; not a number of one
+    /// completion.
+    pub fn sample_deviation(&self) -> f64 {
+        let rows = self.rows as f64;
+        self.deviation * (rows / (rows - 1.0)).sqrt()
+    }
+
     /// Gain and bias that bring these scores to `target`: gain 1 or 1/deviation, bias −gain·mean.
     ///
     /// Store it with the model: [`RewardModel::with_normalization`](align_models::RewardModel::with_normalization).
     ///
     /// # Errors
-    /// If all scores are equal and a deviation of 1 is wanted.
+    /// If all scores are equal, to a millionth, and a deviation of 1 is wanted.
     pub fn normalization(&self, target: Target) -> Result<Normalization, RewardError> {
         let gain = match target {
             Target::Mean => 1.0,
-            Target::MeanAndDeviation if self.deviation == 0.0 => {
+            Target::MeanAndDeviation if self.deviation <= LEAST_DEVIATION => {
                 return Err(RewardError::Constant { rows: self.rows, score: self.mean });
             }
             Target::MeanAndDeviation => 1.0 / self.deviation,
@@ -102,5 +112,9 @@ pub struct Normalized<R> {
 impl<R: Reward> Reward for Normalized<R> {
     fn score(&self, completions: &Completions) -> Tensor<1> {
         self.reward.score(completions) * self.normalization.gain + self.normalization.bias
+    }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.reward.take_metrics()
     }
 }

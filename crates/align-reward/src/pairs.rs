@@ -3,7 +3,7 @@
 use std::mem::swap;
 
 use align_core::draws::{Draws, Purpose};
-use align_core::number::Probability;
+use align_core::number::NoiseRate;
 use align_core::{Completions, PreferencePairs};
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ impl LabelFlips {
     ///
     /// # Source
     /// Label noise as in Coste et al. 2023, §4, <https://arxiv.org/abs/2310.02743> (rate 0.25).
-    pub fn draw(keys: impl IntoIterator<Item = u64>, rate: Probability, draws: &Draws) -> Self {
+    pub fn draw(keys: impl IntoIterator<Item = u64>, rate: NoiseRate, draws: &Draws) -> Self {
         // A stream of its own, so that no other draw of the run decides a label too.
         let own = draws.child(u64::from_le_bytes(*b"flip-lab"));
         let flipped =

@@ -18,6 +18,10 @@ impl<R: Reward> Reward for Scaled<R> {
     fn score(&self, completions: &Completions) -> Tensor<1> {
         self.reward.score(completions) * self.factor
     }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.reward.take_metrics()
+    }
 }
 
 /// `clamp(r, −limit, limit)`. OpenRLHF clips at 10.
@@ -32,6 +36,10 @@ pub struct Clipped<R> {
 impl<R: Reward> Reward for Clipped<R> {
     fn score(&self, completions: &Completions) -> Tensor<1> {
         self.reward.score(completions).clamp(-self.limit, self.limit)
+    }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.reward.take_metrics()
     }
 }
 
@@ -52,6 +60,10 @@ impl<R: Reward> Reward for LengthPenalized<R> {
         let lengths = completions.response.mask.clone().int().sum_dim(1).squeeze_dim::<1>(1);
         let beyond = (lengths - self.free as i64).clamp_min(0).float();
         scores - beyond * self.per_token
+    }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.reward.take_metrics()
     }
 }
 
@@ -88,6 +100,10 @@ impl<R: Reward> Reward for StopRequired<R> {
         };
         scores.mask_where(endless, penalized)
     }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.reward.take_metrics()
+    }
 }
 
 /// Whether one of these tokens occurs in the response.
@@ -118,5 +134,9 @@ impl Reward for WeightedSum {
             .map(|(weight, reward)| reward.score(completions) * *weight)
             .reduce(|sum, part| sum + part)
             .expect("a weighted sum has at least one part")
+    }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.parts.iter().flat_map(|(_, reward)| reward.take_metrics()).collect()
     }
 }
