@@ -5,6 +5,7 @@ use std::time::Instant;
 use align_core::draws::Purpose;
 use align_core::regularizer::Site;
 use align_core::{Completions, Critic, Draws, Policy, Reference, Regularizer, Reward};
+use align_models::Detokenize;
 use align_train::{Learner, Metrics};
 use rand::seq::SliceRandom;
 
@@ -64,6 +65,7 @@ pub struct Ppo<P, C = NoCritic> {
     anchors: Vec<(String, Box<dyn Reference>)>,
     pub(crate) regularizer: Regularizer,
     prompts: Vec<Vec<u32>>,
+    detokenize: Option<Box<dyn Detokenize>>,
     pub(crate) moments: RunningMoments,
     pub(crate) first: Option<(f64, f64)>,
     pub(crate) episodes: u64,
@@ -108,6 +110,7 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
             anchors: parts.anchors,
             regularizer,
             prompts: parts.prompts,
+            detokenize: None,
             moments: RunningMoments::default(),
             first: None,
             episodes: 0,
@@ -116,6 +119,11 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
         };
         ppo.probe = ppo.take_probe();
         Ok(ppo)
+    }
+
+    /// Gives the text in which [`PpoConfig::stop_strings`] are looked for; without it collecting refuses them.
+    pub fn with_detokenizer(self, detokenize: impl Detokenize + 'static) -> Self {
+        Self { detokenize: Some(Box::new(detokenize)), ..self }
     }
 
     /// The policy as it stands, on the recording device.
@@ -175,6 +183,7 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
             anchors: &self.anchors,
             reward: &self.reward,
             gold: self.gold.as_deref(),
+            detokenize: self.detokenize.as_deref(),
             config: &self.config,
             plan: &self.plan,
             draws: self.draws,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use align_core::draws::Purpose;
 use align_core::number::NonNegative;
 use align_core::{CausalLm, Completions, Draws, Reference, Reward};
-use align_models::{GenerateOptions, Prompt, SamplingConfig, generate};
+use align_models::{Detokenize, GenerateOptions, Prompt, SamplingConfig, generate};
 use burn::tensor::Tensor;
 use rand::seq::SliceRandom;
 
@@ -19,9 +19,10 @@ use crate::rewards::finite_scores;
 /// What one iteration learns from.
 #[derive(Clone, Debug)]
 pub struct Rollout {
-    /// Prompts and responses, the responses of one prompt side by side. A response ends with its first stop token.
+    /// Prompts and responses, the responses of one prompt side by side. A response ends with its first stop token, or with the
+    /// token that completes a stop string.
     pub completions: Completions,
-    /// Whether each response ended with a stop token.
+    /// Whether each response ended with a stop token or a stop string.
     pub stopped: Vec<bool>,
     /// How many tokens each response has before its stop token.
     pub content_lengths: Vec<usize>,
@@ -69,6 +70,7 @@ pub(crate) struct Collector<'a> {
     pub(crate) anchors: &'a [(String, Box<dyn Reference>)],
     pub(crate) reward: &'a dyn Reward,
     pub(crate) gold: Option<&'a dyn Reward>,
+    pub(crate) detokenize: Option<&'a dyn Detokenize>,
     pub(crate) config: &'a PpoConfig,
     pub(crate) plan: &'a BatchPlan,
     pub(crate) draws: Draws,
@@ -82,7 +84,8 @@ pub fn sampling(config: &PpoConfig) -> SamplingConfig {
         top_p: config.top_p,
         max_new_tokens: config.response_length,
         stop_token_ids: config.stop_token_ids.clone(),
-        never_stop: config.stop_token_ids.is_empty(),
+        stop_strings: config.stop_strings.clone(),
+        never_stop: config.stop_token_ids.is_empty() && config.stop_strings.is_empty(),
         ..SamplingConfig::default()
     }
 }
@@ -124,6 +127,7 @@ impl Collector<'_> {
             // Decoding keeps no activations, so more rows fit than in a training microbatch.
             slots: (4 * self.plan.microbatch).min(self.plan.rollout_batch),
             step: iteration,
+            detokenize: self.detokenize,
             ..GenerateOptions::new(&sampling, self.draws)
         };
         let generation = generate(self.policy, &prompts, &options)?;

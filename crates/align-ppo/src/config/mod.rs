@@ -148,6 +148,10 @@ ppo_config! {
     importance_cap: Option<Positive> = skip "Option::is_none";
     /// A response ends with the first of these and keeps it. None: every response has `response_length` tokens.
     stop_token_ids: Vec<u32>;
+    /// A response ends, too, with the token that completes one of these texts, and keeps it; see
+    /// [`Ppo::with_detokenizer`](crate::Ppo::with_detokenizer).
+    ["stop", "stop_sequences"]
+    stop_strings: Vec<String> = skip "Vec::is_empty";
     /// Subtracted from the score of a response without a stop token; 0 leaves it alone.
     missing_eos_penalty: NonNegative;
     /// Takes the place of the score of a response without a stop token.

@@ -191,7 +191,7 @@ impl PpoConfig {
         })
     }
 
-    /// Refuses a penalty for missing stop tokens where there are none to miss.
+    /// Refuses a penalty for missing stops where there are none to miss.
     ///
     /// Apart from [`plan`](Self::plan), because a preset may ask for the penalty and cannot know the tokens.
     ///
@@ -203,7 +203,8 @@ impl PpoConfig {
             MissingStop::Subtract(_) => "missing_eos_penalty",
             MissingStop::Replace(_) => "missing_eos_score",
         };
-        if self.stop_token_ids.is_empty() { Err(ConfigError::NoStopToken { name }) } else { Ok(()) }
+        let none = self.stop_token_ids.is_empty() && self.stop_strings.is_empty();
+        if none { Err(ConfigError::NoStopToken { name }) } else { Ok(()) }
     }
 
     /// Settings that cannot stand beside each other.

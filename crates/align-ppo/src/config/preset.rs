@@ -77,6 +77,7 @@ fn trl() -> PpoConfig {
         top_p: Fraction::literal(1.0),
         importance_cap: None,
         stop_token_ids: Vec::new(),
+        stop_strings: Vec::new(),
         missing_eos_penalty: NonNegative::literal(0.0),
         missing_eos_score: None,
         empty_response_score: None,

@@ -22,7 +22,9 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
 
-use crate::world::{STOP, VOCABULARY, completions, config, host, metric, parts, plain_ppo, sft, table};
+use crate::world::{
+    STOP, VOCABULARY, completions, config, host, letters, metric, parts, plain_ppo, sft, table,
+};
 
 #[test]
 fn item_01_prompts_pad_left_responses_pad_right_and_padding_changes_no_log_prob() {
@@ -184,6 +186,26 @@ fn item_05_responses_end_with_the_first_of_several_stop_tokens() {
         }
     }
     assert!(seen[0] > 0 && seen[1] > 0, "both stop tokens occurred: {seen:?}");
+}
+
+#[test]
+fn item_05_responses_end_with_a_stop_string_as_with_a_stop_token() {
+    let ppo = plain_ppo(json!({ "stop_strings": ["dc"], "missing_eos_penalty": 1.5, "response_length": 8 }));
+    let rollout = ppo.collect(0).expect("a rollout");
+    let mut by_string = 0;
+    for (row, response) in rollout.completions.response.rows().iter().enumerate() {
+        let text = letters(response);
+        let by_token = text.ends_with('a');
+        assert_eq!(rollout.stopped[row], by_token || text.ends_with("dc"), "{text}");
+        assert!(!text[..text.len() - 1].contains("dc"), "nothing after it: {text}");
+        by_string += usize::from(rollout.stopped[row] && !by_token);
+    }
+    assert!(by_string > 0, "a stop string occurred");
+
+    let config = config(json!({ "stop_strings": ["dc"] }));
+    let blind = Ppo::new(parts(sft(1), Frozen::new(&sft(1))), config).expect("found out when generating");
+    let message = blind.collect(0).expect_err("no text to look in").to_string();
+    assert!(message.contains("stop string \"dc\" needs a tokenizer"), "{message}");
 }
 
 #[test]

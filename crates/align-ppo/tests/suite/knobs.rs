@@ -7,7 +7,7 @@ use align_ppo::Ppo;
 use align_ppo::config::NAMES;
 use serde_json::{Value, json};
 
-use crate::world::{STOP, config, parts, sft, table, without_critic};
+use crate::world::{STOP, config, letters, parts, sft, table, without_critic};
 
 /// Knobs that refuse or warn rather than change what is learnt; each has a test of its own.
 const GUARDS: [&str; 3] = ["ratio_tolerance", "early_stop_fraction", "allow_zero_gradient"];
@@ -16,7 +16,7 @@ fn outcome(changes: Value) -> (Vec<f32>, Vec<f32>) {
     let config = config(changes);
     let parts = parts(sft(1), Frozen::new(&sft(2)));
     if config.advantage_estimator.needs_critic() {
-        let mut ppo = Ppo::new(parts, config).expect("parts");
+        let mut ppo = Ppo::new(parts, config).expect("parts").with_detokenizer(letters);
         (0..2).for_each(|iteration| drop(ppo.iteration(iteration).expect("an iteration")));
         let critic = ppo.critic().expect("a critic").table.val().to_data().iter::<f32>().collect();
         (table(ppo.policy()), critic)
@@ -44,6 +44,7 @@ fn every_knob_changes_the_outcome() {
         ("top_p", json!({ "top_p": 0.6, "importance_cap": 3.0 })),
         ("importance_cap", json!({ "importance_cap": 0.5 })),
         ("stop_token_ids", json!({ "stop_token_ids": [STOP, 3] })),
+        ("stop_strings", json!({ "stop_strings": ["dc"] })),
         ("missing_eos_penalty", json!({ "missing_eos_penalty": 1.0 })),
         ("missing_eos_score", json!({ "missing_eos_score": -1.0 })),
         ("empty_response_score", json!({ "empty_response_score": 3.0 })),

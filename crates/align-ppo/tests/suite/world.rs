@@ -74,9 +74,15 @@ pub(crate) fn without_critic(parts: PpoParts<BigramLm, BigramCritic>) -> PpoPart
     }
 }
 
+/// Token 0 is `a`, 1 is `b`.
+pub(crate) fn letters(ids: &[u32]) -> String {
+    ids.iter().filter_map(|&id| char::from_u32('a' as u32 + id)).collect()
+}
+
 /// PPO from `sft(1)` held to `sft(1)`.
 pub(crate) fn plain_ppo(changes: Value) -> Ppo<BigramLm, BigramCritic> {
-    Ppo::new(parts(sft(1), Frozen::new(&sft(1))), config(changes)).expect("parts go together")
+    let parts = parts(sft(1), Frozen::new(&sft(1)));
+    Ppo::new(parts, config(changes)).expect("parts go together").with_detokenizer(letters)
 }
 
 pub(crate) fn table(policy: &BigramLm) -> Vec<f32> {
