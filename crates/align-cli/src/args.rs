@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use align_core::number::{Fraction, NonNegative, NumberError, Positive, UnitInterval};
+use burn::tensor::{DType, Device};
 use clap::{Args, Parser, Subcommand};
 
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, DeviceError, DtypeChoice};
 use crate::help;
 
 /// Align language models: from a checkpoint and preferences to an aligned checkpoint.
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     /// Evaluate models on held-out prompts, from a recipe
     #[command(after_help = help::EVAL)]
     Eval(RecipeArgs),
+    /// Draw many answers a prompt, keep the best, and see what the best of n is worth, from a recipe
+    #[command(after_help = help::BON)]
+    Bon(RecipeArgs),
     /// Draw report.html from finished runs
     #[command(after_help = help::REPORT)]
     Report(ReportArgs),
@@ -73,6 +77,29 @@ pub(crate) struct DeviceArgs {
     /// Where to compute: flex (CPU), wgpu[:i], cuda[:i] or auto
     #[arg(long, default_value = "flex", value_name = "D")]
     pub(crate) device: DeviceChoice,
+}
+
+/// Where a model is used, and in what.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// The type of the weights in memory: f32, bf16 or f16. The CPU computes in f32 whatever it holds: half the memory
+    /// there, and slower
+    #[arg(long, default_value = "f32", value_name = "T")]
+    pub(crate) dtype: DtypeChoice,
+    /// Adapters in PEFT's form, put over the model
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
+}
+
+impl LoadArgs {
+    /// Starts the device and makes sure that it takes the type.
+    pub(crate) fn open(&self) -> Result<(Device, DType), DeviceError> {
+        let device = self.device.device.open()?;
+        let dtype = self.dtype.on(&device, self.device.device)?;
+        Ok((device, dtype))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -172,7 +199,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+    pub(crate) load: LoadArgs,
 }
 
 #[derive(Debug, Args)]
@@ -186,7 +213,7 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+    pub(crate) load: LoadArgs,
 }
 
 #[derive(Debug, Args)]
@@ -207,7 +234,7 @@ pub(crate) struct LogprobsArgs {
     #[arg(long, default_value_t = 8, value_name = "B")]
     pub(crate) batch: usize,
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+    pub(crate) load: LoadArgs,
 }
 
 #[derive(Debug, Args)]
@@ -225,7 +252,7 @@ pub(crate) struct ScoreArgs {
     #[arg(long, default_value_t = 8, value_name = "B")]
     pub(crate) batch: usize,
     #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+    pub(crate) load: LoadArgs,
 }
 
 #[derive(Debug, Args)]

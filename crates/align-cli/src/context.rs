@@ -13,7 +13,7 @@ use align_data::tokenizer::{HfTokenizer, check_vocabulary};
 use align_models::{RewardModel, Transformer};
 use anyhow::{Context as _, Result, bail};
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 use crate::progress::working;
 use crate::recipe::parts::{MODEL, stage_reference};
@@ -99,6 +99,10 @@ impl Context {
             return Ok(vec![(None, resolve_model(reference)?)]);
         };
         let folder = self.run.join(inside);
+        // A model inside a stage's folder: a member of an ensemble.
+        if folder.join("config.json").is_file() {
+            return Ok(vec![(None, folder)]);
+        }
         if folder.join(MODEL).is_dir() {
             let seed = seed_of(&folder);
             return Ok(vec![(seed, folder.join(MODEL))]);
@@ -119,16 +123,31 @@ impl Context {
 
 /// Opens a folder's weights for training or, on a plain device, for use.
 pub(crate) fn transformer(folder: &Path, device: &Device) -> Result<Transformer> {
+    transformer_as(folder, device, DType::F32)
+}
+
+/// [`transformer`] with weights of another type in memory.
+pub(crate) fn transformer_as(folder: &Path, device: &Device, dtype: DType) -> Result<Transformer> {
     let _working = working(&format!("loading {}", folder.display()));
-    let model = Transformer::from_pretrained(folder, device)
+    let model = Transformer::from_pretrained_as(folder, device, dtype)
         .with_context(|| format!("cannot load the model in {}", folder.display()))?;
     Ok(if device.is_autodiff() { model } else { model.valid() })
 }
 
 /// Opens a folder's reward model; one without a score head gets a fresh one if that is asked for.
 pub(crate) fn reward_model(folder: &Path, device: &Device, init_head: Option<&Draws>) -> Result<RewardModel> {
+    reward_model_as(folder, device, DType::F32, init_head)
+}
+
+/// [`reward_model`] with weights of another type in memory.
+pub(crate) fn reward_model_as(
+    folder: &Path,
+    device: &Device,
+    dtype: DType,
+    init_head: Option<&Draws>,
+) -> Result<RewardModel> {
     let _working = working(&format!("loading {}", folder.display()));
-    RewardModel::from_pretrained(folder, device, init_head)
+    RewardModel::from_pretrained_as(folder, device, dtype, init_head)
         .with_context(|| format!("cannot load the reward model in {}", folder.display()))
 }
 

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub(crate) enum DeviceError {
     #[error("device `{device}` does not start: {reason}; {hint}")]
     #[allow(dead_code)]
     DoesNotStart { device: String, reason: String, hint: &'static str },
+    #[error("unknown type `{found}`: expected f32, bf16 or f16")]
+    UnknownDtype { found: String },
+    #[error("device `{device}` does not compute in {dtype}: expected a device that does, or --dtype f32")]
+    NoDtype { device: String, dtype: &'static str },
 }
 
 impl FromStr for DeviceChoice {
@@ -60,6 +64,43 @@ impl std::fmt::Display for DeviceChoice {
             Self::Wgpu(index) => write!(f, "wgpu:{index}"),
             Self::Cuda(index) => write!(f, "cuda:{index}"),
             Self::Auto => write!(f, "auto"),
+        }
+    }
+}
+
+/// The type of a model's weights in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DtypeChoice {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl FromStr for DtypeChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text {
+            "f32" | "float32" => Ok(Self::F32),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            "f16" | "float16" => Ok(Self::F16),
+            _ => Err(DeviceError::UnknownDtype { found: text.to_owned() }),
+        }
+    }
+}
+
+impl DtypeChoice {
+    /// Burn's name for it, if the device computes in it.
+    pub(crate) fn on(self, device: &Device, choice: DeviceChoice) -> Result<DType, DeviceError> {
+        let (dtype, name) = match self {
+            Self::F32 => (DType::F32, "f32"),
+            Self::Bf16 => (DType::BF16, "bf16"),
+            Self::F16 => (DType::F16, "f16"),
+        };
+        if device.supports_dtype(dtype) {
+            Ok(dtype)
+        } else {
+            Err(DeviceError::NoDtype { device: choice.to_string(), dtype: name })
         }
     }
 }

@@ -90,6 +90,14 @@ computed from the weights, on the same prompts with the same draws; nothing come
 Example:
   align eval compare.toml output_dir=runs/compare";
 
+pub(crate) const BON: &str = "\
+The recipe has `[sample]` with `model`, `n`, `reward`, `prompts` and perhaps `gold`, or `scores`, a file with a prompt a line:
+{\"members\": [[…], …], \"gold\": […]}. The curve is unbiased for every n up to N, from the same N answers. Writes
+best.jsonl (the chosen answers), scores.jsonl (every score), curves.csv (every n) and best_of_n.json.
+
+Example:
+  align bon bon.toml sample.n=256 output_dir=runs/bon";
+
 pub(crate) const REPORT: &str = "\
 Run folders are those of `align run` or of a single stage. Several stand in one report, side by side.
 

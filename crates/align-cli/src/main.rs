@@ -8,6 +8,7 @@ mod device;
 mod drive;
 mod help;
 mod interrupt;
+mod judge;
 mod progress;
 mod recipe;
 mod report;

@@ -43,6 +43,7 @@ mod pages {
         Log "log.md"
         MethodPpo "methods/ppo.md"
         MethodSalsa "methods/salsa.md"
+        MethodRewardEnsembles "methods/reward-ensembles.md"
         Metrics "metrics.md"
         Numerics "numerics.md"
         Performance "performance.md"

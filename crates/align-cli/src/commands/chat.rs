@@ -11,8 +11,7 @@ use super::open::{Opened, Text, open, sampling};
 use crate::args::ChatArgs;
 
 pub(super) fn run(args: &ChatArgs) -> Result<()> {
-    let device = args.device.device.open()?;
-    let opened = open(&args.model, &device)?;
+    let opened = open(&args.model, &args.load)?;
     if opened.encoder.template().is_none() {
         bail!("{} has no chat template: use `align generate`", opened.folder.display());
     }

@@ -11,8 +11,9 @@ use burn::tensor::Device;
 
 use super::row::Row;
 use crate::args::DoctorArgs;
-use crate::context::{encoder, resolve_model, reward_model, transformer};
+use crate::context::{encoder, resolve_model, transformer};
 use crate::device::DeviceChoice;
+use crate::judge::Judge;
 
 /// How many rows of a file are tried.
 const ROWS: usize = 1000;
@@ -57,8 +58,8 @@ fn report(what: &str, name: &str, finding: Result<String>) -> bool {
 
 fn check_model(reference: &str, device: &Device) -> Result<String> {
     let folder = resolve_model(reference)?;
-    let (config, scores) = if is_reward_model(&folder) {
-        let model = reward_model(&folder, device, None)?;
+    let (config, scores) = if Judge::is_in(&folder)? {
+        let model = Judge::open(&folder, device, None)?;
         let one = Completions::from_rows(&[vec![0]], &[vec![0]], device);
         let scores: Vec<f32> = model.score(&one).into_data().iter().collect();
         (model.backbone().config().clone(), scores)
@@ -80,18 +81,12 @@ fn check_model(reference: &str, device: &Device) -> Result<String> {
     Ok(format!(
         "loads; {} {}, vocabulary {}, context {}, {}, stops at {:?}",
         config.family.model_type(),
-        if is_reward_model(&folder) { "reward model" } else { "language model" },
+        if Judge::is_in(&folder)? { "reward model" } else { "language model" },
         config.vocab_size,
         config.context_length,
         if encoder.template().is_some() { "a chat template" } else { "no chat template" },
         encoder.stop_ids()
     ))
-}
-
-/// Whether the configuration says that the model scores rather than speaks.
-fn is_reward_model(folder: &Path) -> bool {
-    let config = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
-    config.contains("ForSequenceClassification")
 }
 
 fn check_data(path: &Path, model: Option<&str>) -> Result<String> {

@@ -15,8 +15,7 @@ use crate::args::GenerateArgs;
 use crate::progress::rows_bar;
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
-    let device = args.device.device.open()?;
-    let opened = open(&args.model, &device)?;
+    let opened = open(&args.model, &args.load)?;
     let dialogues = prompts(args)?;
     let prompts = dialogues
         .iter()

@@ -45,8 +45,7 @@ impl FromRow for Row {
 }
 
 pub(super) fn run(args: &LogprobsArgs) -> Result<()> {
-    let device = args.device.device.open()?;
-    let opened = open(&args.model, &device)?;
+    let opened = open(&args.model, &args.load)?;
     let rows = read_rows::<Row>(&args.data, &ReadOptions::default())?.rows;
     let tokenizer = HfTokenizer::from_folder(&opened.folder)?;
     let ids = rows

@@ -25,6 +25,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Reward(args) => run::single(&args, "reward"),
         Command::Ppo(args) => run::single(&args, "ppo"),
         Command::Eval(args) => run::single(&args, "eval"),
+        Command::Bon(args) => run::single(&args, "bon"),
         Command::Soup(args) => soup::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),

@@ -1,14 +1,13 @@
 //! A model opened for use: weights, tokenizer, template, and the sampling a command line describes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use align_data::encode::{EncodeOptions, Encoder, PlainPrompts};
 use align_models::{Detokenize, SamplingConfig, Transformer};
-use anyhow::Result;
-use burn::tensor::Device;
+use anyhow::{Context as _, Result};
 
-use crate::args::SamplingArgs;
-use crate::context::{encoder, resolve_model, transformer};
+use crate::args::{LoadArgs, SamplingArgs};
+use crate::context::{encoder, resolve_model, transformer_as};
 
 /// A language model and what turns text into its tokens.
 pub(super) struct Opened {
@@ -18,12 +17,21 @@ pub(super) struct Opened {
 }
 
 /// Opens a model folder or hub id. Prompts that are text are tokenised as they stand.
-pub(super) fn open(reference: &str, device: &Device) -> Result<Opened> {
+pub(super) fn open(reference: &str, load: &LoadArgs) -> Result<Opened> {
+    let (device, dtype) = load.open()?;
     let folder = resolve_model(reference)?;
-    let model = transformer(&folder, device)?;
+    let mut model = transformer_as(&folder, &device, dtype)?;
+    if let Some(adapter) = &load.adapter {
+        model = model.load_adapters(adapter).with_context(|| cannot_load_adapters(adapter))?;
+    }
     let options = EncodeOptions { plain_prompts: PlainPrompts::AsText, ..EncodeOptions::default() };
     let encoder = encoder(&folder, Some(model.config().vocab_size), options)?;
     Ok(Opened { folder, model, encoder })
+}
+
+/// What a failure says first.
+pub(super) fn cannot_load_adapters(folder: &Path) -> String {
+    format!("cannot load the adapters in {}", folder.display())
 }
 
 /// The sampling a command line describes, with the model's own stop tokens.

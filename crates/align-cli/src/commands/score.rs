@@ -5,12 +5,15 @@ use align_data::encode::{EncodeOptions, Encoder};
 use align_data::read::{ReadOptions, read_rows};
 use align_data::rows::{DemonstrationRow, Dialogue, FromRow, PreferenceRow, RowProblem};
 use align_models::RewardModel;
+use align_reward::Manifest;
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
 use super::logprobs::write_out;
+use super::open::cannot_load_adapters;
 use crate::args::ScoreArgs;
-use crate::context::{encoder, resolve_model, reward_model};
+use crate::context::{encoder, resolve_model, reward_model_as};
+use crate::judge::Judge;
 use crate::progress::rows_bar;
 
 /// Something to score.
@@ -35,9 +38,16 @@ impl FromRow for Row {
 }
 
 pub(super) fn run(args: &ScoreArgs) -> Result<()> {
-    let device = args.device.device.open()?;
+    let (device, dtype) = args.load.open()?;
     let folder = resolve_model(&args.model)?;
-    let model = reward_model(&folder, &device, None)?;
+    let model = match &args.load.adapter {
+        Some(adapter) => Judge::One(Box::new(
+            RewardModel::from_pretrained_adapted(&folder, adapter, &device, dtype)
+                .with_context(|| cannot_load_adapters(adapter))?,
+        )),
+        None if Manifest::read(&folder)?.is_some() => Judge::open(&folder, &device, None)?,
+        None => Judge::One(Box::new(reward_model_as(&folder, &device, dtype, None)?)),
+    };
     let config = model.backbone().config();
     let options = EncodeOptions { max_length: Some(config.context_length), ..EncodeOptions::default() };
     let encoder = encoder(&folder, Some(config.vocab_size), options)?;
@@ -96,7 +106,7 @@ fn encode(row: &Row, encoder: &Encoder) -> Result<Vec<Vec<u32>>> {
 }
 
 /// Rewards are read at the last token, so where the prompt ends does not matter.
-fn score(model: &RewardModel, rows: &[Vec<u32>]) -> Vec<f32> {
+fn score(model: &Judge, rows: &[Vec<u32>]) -> Vec<f32> {
     let (first, rest): (Vec<_>, Vec<_>) =
         rows.iter().map(|row| (row[..1].to_vec(), row[1..].to_vec())).unzip();
     let completions = Completions::from_rows(&first, &rest, &model.backbone().device());

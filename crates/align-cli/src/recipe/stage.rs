@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use align_core::number::{NonNegative, Positive, Probability};
+use align_core::number::{NoiseRate, NonNegative, Positive, Probability};
 use align_models::{LoraConfig, SamplingConfig};
 use align_ppo::{Following, PpoConfig};
+use align_reward::Aggregate;
 use align_train::OptimizerConfig;
 use serde::{Deserialize, Serialize};
 use toml::Value;
@@ -33,17 +34,19 @@ pub(crate) enum StageKind {
     /// Fine-tunes on demonstrations, or pretrains on text.
     Sft(SftStage),
     /// Trains a reward model.
-    Reward(RewardStage),
+    Reward(Box<RewardStage>),
     /// Averages checkpoints.
     Soup(SoupStage),
     /// Aligns a policy.
     Ppo(Box<PpoStage>),
     /// Evaluates models on prompts and compares them.
     Eval(EvalStage),
+    /// Draws many answers and keeps the best.
+    Bon(Box<BonStage>),
 }
 
 /// The names of the kinds, for error messages.
-const KINDS: [&str; 7] = ["world", "init", "sft", "reward", "soup", "ppo", "eval"];
+const KINDS: [&str; 8] = ["world", "init", "sft", "reward", "soup", "ppo", "eval", "bon"];
 
 impl Stage {
     /// Reads a stage whose `kind` decides its form.
@@ -73,10 +76,11 @@ impl Stage {
             "world" => StageKind::World(source.deserialize_value(value, path)?),
             "init" => StageKind::Init(source.deserialize_value(value, path)?),
             "sft" => StageKind::Sft(source.deserialize_value(value, path)?),
-            "reward" => StageKind::Reward(source.deserialize_value(value, path)?),
+            "reward" => StageKind::Reward(Box::new(source.deserialize_value(value, path)?)),
             "soup" => StageKind::Soup(source.deserialize_value(value, path)?),
             "ppo" => StageKind::Ppo(Box::new(source.deserialize_value(value, path)?)),
             "eval" => StageKind::Eval(source.deserialize_value(value, path)?),
+            "bon" => StageKind::Bon(Box::new(source.deserialize_value(value, path)?)),
             other => {
                 let known: Vec<String> = KINDS.iter().map(|&kind| kind.to_owned()).collect();
                 let hint = match nearest_of(other, &known) {
@@ -104,12 +108,17 @@ impl StageKind {
             Self::Soup(_) => "soup",
             Self::Ppo(_) => "ppo",
             Self::Eval(_) => "eval",
+            Self::Bon(_) => "bon",
         }
     }
 
     /// Whether the stage's folder is that of one training, which makes it itself and keeps checkpoints in it.
     pub(crate) fn is_one_training(&self) -> bool {
-        matches!(self, Self::Sft(_) | Self::Reward(_))
+        match self {
+            Self::Sft(_) => true,
+            Self::Reward(reward) => reward.ensemble.is_none(),
+            _ => false,
+        }
     }
 
     /// Everything of the form `@stage` in it, without the `@`.
@@ -221,6 +230,42 @@ pub(crate) struct RewardStage {
     /// Train low-rank adapters and the head instead of all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lora: Option<LoraConfig>,
+    /// Make labels wrong on purpose; the held-out side keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) label_noise: Option<LabelNoiseConfig>,
+    /// Train several models that differ by their seed, to be read as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ensemble: Option<EnsembleConfig>,
+}
+
+/// Wrong labels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LabelNoiseConfig {
+    /// The probability of each flip.
+    pub(crate) rate: NoiseRate,
+    /// Decides which; all members of an ensemble see the same.
+    #[serde(default)]
+    pub(crate) seed: u64,
+}
+
+/// Several reward models read as one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EnsembleConfig {
+    /// How many. Their seeds count on from the stage's.
+    pub(crate) members: usize,
+    /// How their scores become one, unless whoever uses the ensemble says otherwise.
+    pub(crate) aggregate: Aggregate,
+    /// Keep the model of their mean weights too (WARM).
+    pub(crate) weight_average: bool,
+}
+
+impl Default for EnsembleConfig {
+    /// Five, as in the paper, read by their mean.
+    fn default() -> Self {
+        Self { members: 5, aggregate: Aggregate::default(), weight_average: false }
+    }
 }
 
 fn no_centring() -> NonNegative {
@@ -273,9 +318,12 @@ pub(crate) struct PpoStage {
     /// Let the reference follow the policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) following: Option<Following>,
-    /// The reward model.
+    /// The reward model or ensemble.
     pub(crate) reward: String,
-    /// Where the critic starts; the reward model if not given. Its head starts afresh.
+    /// How an ensemble's scores become one, instead of as its folder says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) aggregate: Option<Aggregate>,
+    /// Where the critic starts; the reward model (of an ensemble the first) if not given. Its head starts afresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) critic: Option<String>,
     /// A judge that is logged and never trained on: a reward model, or a world's gold reward.
@@ -319,6 +367,9 @@ pub(crate) struct EvalStage {
     /// The reward that was optimised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reward: Option<String>,
+    /// How an ensemble's scores become one, instead of as its folder says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) aggregate: Option<Aggregate>,
     /// The reward that was meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gold: Option<String>,
@@ -340,6 +391,49 @@ pub(crate) struct EvalStage {
     /// Multiplies the standard error for the table's ±.
     #[serde(default = "two_sided")]
     pub(crate) z: Positive,
+}
+
+/// Best-of-n: from answers drawn here, or from a file of scores.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BonStage {
+    /// A file of scores, a prompt a line: `members` (or `proxy`) and perhaps `gold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scores: Option<String>,
+    /// Decides the draws.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Ways of judging to compare; the ensemble's own if none are given. The first picks the answers that are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) aggregates: Vec<Aggregate>,
+    /// How answers are drawn and judged, instead of `scores`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sample: Option<BonSample>,
+}
+
+/// How answers are drawn and judged.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BonSample {
+    /// What answers.
+    pub(crate) model: String,
+    /// N, how many answers each prompt gets.
+    pub(crate) n: usize,
+    /// The reward model or ensemble.
+    pub(crate) reward: String,
+    /// The reward that was meant; it never chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gold: Option<String>,
+    /// The prompts.
+    pub(crate) prompts: DataConfig,
+    #[serde(default)]
+    pub(crate) encode: EncodeConfig,
+    /// How answers are drawn; stop tokens are the model's own if none are given.
+    #[serde(default)]
+    pub(crate) sampling: SamplingConfig,
+    /// Sequences that go through a model at once.
+    #[serde(default = "eval_microbatch")]
+    pub(crate) microbatch: usize,
 }
 
 fn some_samples() -> usize {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::stages::{Comparison, Done};
+use crate::stages::{BestOfN, Comparison, Done};
 
 /// Everything of one run.
 pub(super) struct Run {
@@ -19,6 +19,8 @@ pub(super) struct Run {
     pub(super) traces: Vec<Trace>,
     /// Comparisons by stage.
     pub(super) comparisons: Vec<(String, Comparison)>,
+    /// Sweeps of best-of-n by stage.
+    pub(super) sweeps: Vec<(String, BestOfN)>,
     /// What finished stages said of themselves, with their seconds.
     pub(super) stages: Vec<(String, Done)>,
 }
@@ -52,6 +54,7 @@ impl Run {
             recipe,
             traces: Vec::new(),
             comparisons: Vec::new(),
+            sweeps: Vec::new(),
             stages: Vec::new(),
         };
         run.add_stage(folder, &name.unwrap_or_default())?;
@@ -63,7 +66,7 @@ impl Run {
 
     /// True if there is nothing to draw.
     pub(super) fn is_empty(&self) -> bool {
-        self.traces.is_empty() && self.comparisons.is_empty()
+        self.traces.is_empty() && self.comparisons.is_empty() && self.sweeps.is_empty()
     }
 
     fn add_stage(&mut self, folder: &Path, name: &str) -> Result<()> {
@@ -73,12 +76,17 @@ impl Run {
         if let Some(comparison) = Comparison::read(folder)? {
             self.comparisons.push((name.to_owned(), comparison));
         }
+        if let Some(sweep) = BestOfN::read(folder)? {
+            self.sweeps.push((name.to_owned(), sweep));
+        }
         if let Some(trace) = Trace::read(folder, name, None)? {
             self.traces.push(trace);
         }
         for (seed, folder) in subfolders(folder)? {
-            if let Some(seed) = seed.strip_prefix("seed-")
-                && let Some(trace) = Trace::read(&folder, name, Some(seed.to_owned()))?
+            let number = seed.strip_prefix("seed-").map(str::to_owned);
+            // Members of an ensemble are told apart like seeds.
+            if let Some(number) = number.or_else(|| seed.strip_prefix("member-").map(str::to_owned))
+                && let Some(trace) = Trace::read(&folder, name, Some(number))?
             {
                 self.traces.push(trace);
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::collect::{Run, Trace};
+use super::overoptimization;
 use super::svg::{self, Series, escape};
 use crate::stages::Comparison;
 
@@ -25,7 +26,7 @@ const CURVES: &[(&str, &str)] = &[
 ];
 
 /// Colours there are in the style sheet.
-const COLORS: usize = 8;
+pub(super) const COLORS: usize = 8;
 
 const STYLE: &str = "
 :root{--bg:#fbfaf8;--fg:#1d2126;--dim:#667080;--line:#dcdfe4;--card:#fff;
@@ -42,7 +43,7 @@ th{color:var(--dim);font-weight:600}th:first-child,td:first-child{text-align:lef
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem}
 figcaption{font-size:.9rem;font-weight:600;margin-bottom:.2rem}svg{width:100%;height:auto;display:block}
 .grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim);stroke-width:1}.tick,.name{fill:var(--dim);font-size:12px}
-.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.key{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.4em}
+.band{opacity:.13}.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.key{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.4em}
 .legend span{display:inline-block;margin-right:1.2em}.samples{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,260px),1fr));gap:.7rem}
 .sample{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .8rem;white-space:pre-wrap;overflow-wrap:anywhere}
 .sample b{display:block}.prompt{white-space:pre-wrap;overflow-wrap:anywhere;font-weight:600}
@@ -59,6 +60,7 @@ pub(super) fn page(runs: &[Run]) -> String {
             let _ = write!(body, "<h2>{}</h2>{}", escape(&heading), comparison_section(comparison));
         }
     }
+    body.push_str(&overoptimization::section(runs));
     body.push_str(&curves(runs));
     for run in runs {
         for (_, comparison) in &run.comparisons {
@@ -77,7 +79,7 @@ pub(super) fn page(runs: &[Run]) -> String {
         }
     }
     let colors: String = (0..COLORS)
-        .map(|c| format!(".line.c{c}{{stroke:var(--c{c})}}.dot.c{c}{{fill:var(--c{c})}}.key.c{c}{{background:var(--c{c})}}\n"))
+        .map(|c| format!(".line.c{c}{{stroke:var(--c{c})}}.band.c{c}{{fill:var(--c{c})}}.dot.c{c}{{fill:var(--c{c})}}.key.c{c}{{background:var(--c{c})}}\n"))
         .collect();
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\

@@ -2,6 +2,7 @@
 
 mod collect;
 mod html;
+mod overoptimization;
 mod svg;
 
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ pub(crate) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf> {
     let runs = runs.iter().map(|run| collect::Run::read(run)).collect::<Result<Vec<_>>>()?;
     if let Some(empty) = runs.iter().find(|run| run.is_empty()) {
         bail!(
-            "nothing to report in {}: expected metrics.jsonl or comparison.json below it",
+            "nothing to report in {}: expected metrics.jsonl, comparison.json or best_of_n.json below it",
             empty.folder.display()
         );
     }

@@ -84,6 +84,24 @@ pub(super) fn lines(title: &str, x_label: &str, series: &[Series]) -> String {
     })
 }
 
+/// Lines with their intervals as shaded bands.
+pub(super) fn bands(title: &str, x_label: &str, series: &[Series]) -> String {
+    chart(title, x_label, "", series, |frame, series, out| {
+        let corner = |&(x, y): &(f64, f64)| format!("{:.1},{:.1}", frame.px(x), frame.py(y));
+        let upper = series.points.iter().map(|&(x, y, half)| (x, y + half));
+        let lower = series.points.iter().rev().map(|&(x, y, half)| (x, y - half));
+        let around: Vec<String> = upper.chain(lower).map(|point| corner(&point)).collect();
+        let along: Vec<String> = series.points.iter().map(|&(x, y, _)| corner(&(x, y))).collect();
+        let color = series.color;
+        let _ = write!(
+            out,
+            r#"<polygon class="band c{color}" points="{}"/><polyline class="line c{color}" points="{}"/>"#,
+            around.join(" "),
+            along.join(" ")
+        );
+    })
+}
+
 /// Points with intervals.
 pub(super) fn scatter(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> String {
     chart(title, x_label, y_label, series, |frame, series, out| {

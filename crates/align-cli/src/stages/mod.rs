@@ -11,6 +11,7 @@
 //! their newest checkpoint, and everything else is made again.
 
 mod adapters;
+mod bon;
 mod eval;
 mod init;
 mod ppo;
@@ -37,6 +38,7 @@ use crate::drive::RecipeText;
 use crate::recipe::parts::RECIPE;
 use crate::recipe::stage::{Stage, StageKind};
 
+pub(crate) use bon::{BestOfN, Point as BonPoint};
 pub(crate) use eval::{ArmResult, Comparison};
 pub(crate) use soup::soup_watched;
 pub(crate) use world::gold_of;
@@ -92,6 +94,7 @@ pub(crate) fn run(stage: &Stage, folder: &Path, context: &Context) -> Result<Val
             StageKind::Soup(soup) => soup::run(&stage.name, soup, folder, context),
             StageKind::Ppo(ppo) => ppo::run(&stage.name, ppo, folder, context),
             StageKind::Eval(eval) => eval::run(&stage.name, eval, folder, context),
+            StageKind::Bon(bon) => bon::run(&stage.name, bon, folder, context),
         }
     })
 }

@@ -2,21 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use align_core::{Draws, Frozen, Reference, Reward};
+use align_core::{Draws, Frozen, Reference};
 use align_data::encode::Encoder;
 use align_data::rows::PromptRow;
 use align_models::{RewardModel, Transformer, ValueModel};
 use align_ppo::{Anchor, MovingReference, Ppo, PpoParts};
 use align_train::{Algorithm, Metrics, Progress, TrainError};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use burn::module::Module;
 use indicatif::{HumanBytes, ProgressBar};
 use serde_json::{Value, json};
 
-use super::{adapters, complete, gold_of, save_model};
-use crate::context::{Context, encoder, reward_model, transformer};
+use super::{adapters, complete, save_model};
+use crate::context::{Context, encoder, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
+use crate::judge::{Judge, judge};
 use crate::recipe::parts::{ADAPTER, MODEL};
 use crate::recipe::stage::{PpoStage, StageKind};
 
@@ -51,7 +52,8 @@ fn one_seed(
         config.stop_token_ids = encoder.stop_ids().to_vec();
     }
     let memory = memory(&parts, stage, context)?;
-    let mut ppo = Ppo::new(parts, config)?;
+    let text = move |ids: &[u32]| encoder.decode(ids).unwrap_or_default();
+    let mut ppo = Ppo::new(parts, config)?.with_detokenizer(text);
     let steps = ppo.plan().iterations as u64;
     eprintln!("{title}: {}", ppo.plan());
     eprintln!("{title}: {} for weights, gradients and moments, activations aside", HumanBytes(memory));
@@ -95,13 +97,13 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
     let rows = data::rows::<PromptRow>(&stage.prompts, context)?;
     let prompts = rows.encode("prompts", &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
     let reward_folder = context.model(&stage.reward)?;
-    let reward = reward_model(&reward_folder, &context.device, None)?;
+    let reward = Judge::open(&reward_folder, &context.device, stage.aggregate)?;
     same_tokens(&encoder, &reward_folder)?;
     if let Some(lora) = &stage.lora {
         adapters::check(lora, false)?;
     }
     let critic = match stage.ppo.advantage_estimator.needs_critic() {
-        true => Some(critic(stage, &base, &reward_folder, seed, context)?),
+        true => Some(critic(stage, &base, reward.first(), seed, context)?),
         false => None,
     };
     let policy = match &stage.lora {
@@ -136,7 +138,7 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
         reward: Box::new(reward),
         regularizer: None,
         prompts,
-        gold: stage.gold.as_deref().map(|gold| judge(gold, context)).transpose()?,
+        gold: stage.gold.as_deref().map(|gold| judge(gold, None, context)).transpose()?,
         anchors,
     };
     Ok(Start { parts, encoder, inputs: vec![start.clone(), reward_folder, rows.path], start })
@@ -146,14 +148,14 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
 fn critic(
     stage: &PpoStage,
     policy: &Transformer,
-    reward: &Path,
+    reward: &RewardModel,
     seed: u64,
     context: &Context,
 ) -> Result<ValueModel> {
     let device = context.training_device();
     let draws = Draws::new(seed);
     let critic = match &stage.critic {
-        None => ValueModel::from_reward_model(&reward_model(reward, &device, None)?),
+        None => ValueModel::from_reward_model(&reward.clone().train()),
         // Storage is shared until the first step, and with adapters for good.
         Some(start) if *start == stage.policy => ValueModel::from_transformer(policy, &draws),
         Some(start) => ValueModel::from_transformer(&transformer(&context.model(start)?, &device)?, &draws),
@@ -162,18 +164,6 @@ fn critic(
         None => Ok(critic),
         Some(lora) => Ok(critic.with_adapters(lora, &draws.child(1))),
     }
-}
-
-/// A judge by name: a world's gold reward or a reward model.
-pub(super) fn judge(reference: &str, context: &Context) -> Result<Box<dyn Reward>> {
-    let folder = context.path(reference)?;
-    if let Some(gold) = gold_of(&folder)? {
-        return Ok(gold);
-    }
-    let folder = context.model(reference)?;
-    let model = RewardModel::from_pretrained(&folder, &context.device, None)
-        .with_context(|| format!("`{reference}` is neither a world nor a reward model"))?;
-    Ok(Box::new(model))
 }
 
 /// Ids are the truth from rollout to score, so all models of a run must mean the same by them.

@@ -1,27 +1,33 @@
-//! A reward model from labelled pairs: trained, brought to a scale, judged on pairs it has not seen.
+//! A reward model from labelled pairs, or an ensemble of them: trained, brought to a scale, judged on pairs it has not seen.
 
 use std::path::Path;
 
 use align_core::{Draws, PreferencePairs};
 use align_data::Batches;
 use align_data::collate::preference_pairs;
-use align_data::encode::PreferenceExample;
+use align_data::encode::{Encoder, PreferenceExample};
 use align_data::rows::PreferenceRow;
 use align_models::{Normalization, RewardModel};
-use align_reward::{BradleyTerryObjective, ReferenceScores, Target, evaluate_pairs};
+use align_reward::{
+    BradleyTerryObjective, LabelFlips, LabelNoise, Manifest, Member, ReferenceScores, Target, evaluate_pairs,
+};
+use align_soup::average;
 use align_train::{BatchesFn, Evaluation, Learner, Supervised};
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::{adapters, save_model};
+use super::{adapters, complete, save_model, write_json};
 use crate::context::{Context, encoder, reward_model};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::progress::working;
-use crate::recipe::parts::MODEL;
-use crate::recipe::stage::RewardStage;
+use crate::recipe::parts::{ADAPTER, MODEL};
+use crate::recipe::stage::{EnsembleConfig, RewardStage, StageKind};
+
+/// Which labels were flipped, in a stage's folder.
+const FLIPS: &str = "label_flips.json";
 
 pub(super) fn run(
     name: &str,
@@ -33,65 +39,255 @@ pub(super) fn run(
     let start = context.model(&stage.model)?;
     let draws = Draws::new(stage.seed);
     // A language model has no score head and gets a fresh one; a reward model goes on with its own.
-    let mut model = reward_model(&start, &context.training_device(), Some(&draws))?;
-    let config = model.backbone().config();
+    let base = reward_model(&start, &context.training_device(), Some(&draws))?;
+    let config = base.backbone().config();
     let options = stage.encode.options(Some(config.context_length));
     let encoder = encoder(&start, Some(config.vocab_size), options)?;
     if let Some(lora) = &stage.lora {
         adapters::check(lora, false)?;
-        model = model.with_adapters(lora, &draws);
     }
-    let rows = data::rows::<PreferenceRow>(&stage.data, context)?;
-    let examples = rows.encode("pairs", &encoder, |encoder, row| encoder.encode_preference(row))?;
-    let held_out = rows.encode_held_out("pairs", &encoder, |encoder, row| encoder.encode_preference(row))?;
-    let held_out = batches_of(&held_out, stage.training.microbatch, &context.device);
+    let data = Data::read(stage, &encoder, context)?;
+    let training = Training { stage, start: &start, data: &data, context };
+    match &stage.ensemble {
+        None => {
+            let trained = training.run(name, base, stage.seed, recipe, folder)?;
+            if stage.lora.is_some() {
+                trained.model.save_adapters(&folder.join(ADAPTER))?;
+            }
+            let save = |folder: &Path| trained.model.save_into(folder, &Default::default());
+            save_model(&folder.join(MODEL), &start, save)?;
+            data.record(folder)?;
+            Ok(trained.summary(&data))
+        }
+        Some(ensemble) => members(name, ensemble, base, &training, folder),
+    }
+}
 
-    let steps = stage.training.steps(examples.len());
-    let objective = BradleyTerryObjective { center_rewards_coefficient: stage.center_rewards_coefficient };
-    let mut order = Batches::new(examples.len(), stage.training.minibatch, stage.seed);
-    let (microbatch, device) = (stage.training.microbatch, context.device.clone());
-    let source = BatchesFn(|step| {
-        let chosen: Vec<_> = order.batch(step).into_iter().map(|row| examples[row].clone()).collect();
-        Ok(batches_of(&chosen, microbatch, &device))
+/// Trains the members one after the other, each in a folder of its own, and puts them together.
+fn members(
+    name: &str,
+    ensemble: &EnsembleConfig,
+    base: RewardModel,
+    training: &Training<'_>,
+    folder: &Path,
+) -> Result<Value> {
+    let Training { stage, start, data, context } = *training;
+    if ensemble.members < 2 {
+        bail!(
+            "`ensemble.members` is {}, expected at least 2: a single model needs no `[ensemble]`",
+            ensemble.members
+        );
+    }
+    let out = folder.join(MODEL);
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    if stage.lora.is_some() {
+        save_model(&Manifest::base(&out), start, |folder| base.save_into(folder, &Default::default()))?;
+    }
+    let mut found = Vec::new();
+    for member in 0..ensemble.members {
+        let seed = stage.seed + member as u64;
+        let one = RewardStage { seed, ensemble: None, ..stage.clone() };
+        let title = format!("{name} member {member}");
+        let fresh = base.clone().with_new_head(&Draws::new(seed));
+        let place = Manifest::member(&out, member);
+        let work = |recipe| {
+            let own = folder.join(format!("member-{member}"));
+            let trained = training.run(&title, fresh, seed, recipe, &own)?;
+            let save = |folder: &Path| match stage.lora {
+                None => trained.model.save_into(folder, &Default::default()),
+                Some(_) => trained.model.save_adapters_into(folder),
+            };
+            save_model(&place, start, save)?;
+            Ok(trained.summary(data))
+        };
+        let kind = StageKind::Reward(Box::new(one));
+        let summary = complete(&title, &kind, &folder.join(format!("member-{member}")), context, work)?;
+        found.push(Member {
+            seed,
+            scale: serde_json::from_value(summary["scale"].clone()).ok(),
+            held_out_accuracy: summary["held_out_accuracy"].as_f64(),
+        });
+    }
+    let mut manifest = Manifest::new(ensemble.aggregate, found);
+    manifest.adapters = stage.lora.is_some();
+    manifest.label_noise = data.flips.as_ref().map(|flips| LabelNoise {
+        rate: flips.rate,
+        seed: flips.seed,
+        flipped: flips.count(),
+        pairs: data.examples.len(),
     });
-    let learner = Learner::new(model, stage.optimizer.clone(), steps)?;
-    let mut training = Supervised::new(learner, objective, source)
-        .with_evaluation(Evaluation { every: stage.training.evaluate_every, batches: held_out.clone() });
-    let job = Job {
-        inputs: vec![start.clone(), rows.path],
-        seeds: vec![("head and order", stage.seed)],
-        ..Job::supervised(
-            name,
-            folder,
-            recipe,
-            &stage.training,
-            steps,
-            &["loss", "accuracy", "eval/accuracy"],
-        )
-    };
-    drive(&mut training, job, context)?;
-
-    let _working = working(&format!("{name}: measuring the scale"));
-    let model = training.into_model().valid();
-    let mut summary = json!({ "steps": steps, "pairs": examples.len() });
-    // What the scale is measured on: pairs the model has not seen, if there are any.
-    let (reference, measured_on) = match held_out.is_empty() {
-        true => (batches_of(&examples, microbatch, &context.device), "the pairs it was trained on"),
-        false => (held_out.clone(), "held-out pairs, both sides"),
-    };
-    let model = match stage.normalize {
-        true => normalized(model, &reference, measured_on, &mut summary)?,
-        false => model,
-    };
-    if !held_out.is_empty() {
-        let report = evaluate_pairs(&model, &held_out)?;
-        eprintln!("{name}: {:.1} % of {} held-out pairs right", 100.0 * report.accuracy, report.pairs);
+    let device = &context.device;
+    let mut summary = json!({ "members": manifest.members, "pairs": data.examples.len() });
+    if ensemble.weight_average {
+        let _working = working(&format!("{name}: averaging the members' weights"));
+        let members = manifest.load_members(&out, device)?;
+        let count = members.members().len();
+        let mean = average(members.members(), vec![1.0 / count as f64; count].as_slice())?;
+        let trained = training.judged(name, mean)?;
+        let save = |folder: &Path| trained.model.save_into(folder, &Default::default());
+        save_model(&Manifest::average(&out), start, save)?;
+        summary["average"] = trained.summary(data);
+        manifest.average = true;
+    }
+    align_models::checkpoint::copy_companions(start, &out)?;
+    manifest.write(&out)?;
+    data.record(folder)?;
+    let judge = manifest.load(&out, device, None)?;
+    if let Some(report) = data.judge(name, &judge)? {
         summary["held_out_accuracy"] = json!(report.accuracy);
         summary["held_out_pairs"] = json!(report.pairs);
         summary["held_out_margin"] = json!(report.mean_margin);
+        summary["disagreement"] = json!(judge.take_disagreement());
     }
-    save_model(&folder.join(MODEL), &start, |folder| model.save_into(folder, &Default::default()))?;
     Ok(summary)
+}
+
+/// What is learnt from and what it is judged on.
+struct Data {
+    path: std::path::PathBuf,
+    examples: Vec<PreferenceExample>,
+    held_out: Vec<PreferencePairs>,
+    flips: Option<LabelFlips>,
+}
+
+impl Data {
+    fn read(stage: &RewardStage, encoder: &Encoder, context: &Context) -> Result<Self> {
+        let rows = data::rows::<PreferenceRow>(&stage.data, context)?;
+        let mut examples = rows.encode("pairs", encoder, |encoder, row| encoder.encode_preference(row))?;
+        let held_out =
+            rows.encode_held_out("pairs", encoder, |encoder, row| encoder.encode_preference(row))?;
+        // Held-out labels stay right: they measure.
+        let flips = stage
+            .label_noise
+            .as_ref()
+            .map(|noise| LabelFlips::draw(0..examples.len() as u64, noise.rate, &Draws::new(noise.seed)));
+        if let Some(flips) = &flips {
+            for (example, _) in examples.iter_mut().zip(&flips.flipped).filter(|(_, flipped)| **flipped) {
+                std::mem::swap(&mut example.chosen, &mut example.rejected);
+            }
+            eprintln!("{} of {} labels were flipped", flips.count(), examples.len());
+        }
+        let held_out = batches_of(&held_out, stage.training.microbatch, &context.device);
+        Ok(Self { path: rows.path, examples, held_out, flips })
+    }
+
+    /// Writes which labels were made wrong.
+    fn record(&self, folder: &Path) -> Result<()> {
+        if let Some(flips) = &self.flips {
+            write_json(&folder.join(FLIPS), flips)?;
+        }
+        Ok(())
+    }
+
+    /// How a reward does on what is held out, if anything is.
+    fn judge(&self, name: &str, reward: &dyn align_core::Reward) -> Result<Option<align_reward::PairReport>> {
+        if self.held_out.is_empty() {
+            return Ok(None);
+        }
+        let report = evaluate_pairs(reward, &self.held_out)?;
+        eprintln!("{name}: {:.1} % of {} held-out pairs right", 100.0 * report.accuracy, report.pairs);
+        Ok(Some(report))
+    }
+}
+
+/// How every model of a stage is trained.
+#[derive(Clone, Copy)]
+struct Training<'a> {
+    stage: &'a RewardStage,
+    start: &'a Path,
+    data: &'a Data,
+    context: &'a Context,
+}
+
+/// A model with what was measured of it.
+struct Trained {
+    model: RewardModel,
+    steps: Option<u64>,
+    scale: Option<ReferenceScores>,
+    report: Option<align_reward::PairReport>,
+}
+
+impl Training<'_> {
+    /// Trains one model, with the recipe that its run folder keeps.
+    fn run(
+        &self,
+        title: &str,
+        model: RewardModel,
+        seed: u64,
+        recipe: RecipeText,
+        folder: &Path,
+    ) -> Result<Trained> {
+        let Self { stage, data, context, .. } = *self;
+        let model = match &stage.lora {
+            None => model,
+            Some(lora) => model.with_adapters(lora, &Draws::new(seed)),
+        };
+        let steps = stage.training.steps(data.examples.len());
+        let coefficient = stage.center_rewards_coefficient;
+        let objective = BradleyTerryObjective { center_rewards_coefficient: coefficient };
+        let mut order = Batches::new(data.examples.len(), stage.training.minibatch, seed);
+        let (microbatch, device) = (stage.training.microbatch, context.device.clone());
+        let source = BatchesFn(|step| {
+            let chosen: Vec<_> =
+                order.batch(step).into_iter().map(|row| data.examples[row].clone()).collect();
+            Ok(batches_of(&chosen, microbatch, &device))
+        });
+        let learner = Learner::new(model, stage.optimizer.clone(), steps)?;
+        let mut training = Supervised::new(learner, objective, source).with_evaluation(Evaluation {
+            every: stage.training.evaluate_every,
+            batches: data.held_out.clone(),
+        });
+        let shown = ["loss", "accuracy", "eval/accuracy"];
+        let job = Job {
+            inputs: vec![self.start.to_owned(), data.path.clone()],
+            seeds: vec![("head and order", seed)],
+            ..Job::supervised(title, folder, recipe, &stage.training, steps, &shown)
+        };
+        drive(&mut training, job, context)?;
+        let trained = self.judged(title, training.into_model().valid())?;
+        Ok(Trained { steps: Some(steps), ..trained })
+    }
+
+    /// Brings a model to its scale and judges it.
+    fn judged(&self, title: &str, model: RewardModel) -> Result<Trained> {
+        let Self { stage, data, context, .. } = *self;
+        let _working = working(&format!("{title}: measuring the scale"));
+        let (model, scale) = match stage.normalize {
+            false => (model, None),
+            true => {
+                // What the scale is measured on: pairs the model has not seen, if there are any.
+                let (reference, measured_on) = match data.held_out.is_empty() {
+                    true => (
+                        &batches_of(&data.examples, stage.training.microbatch, &context.device),
+                        "the pairs it was trained on",
+                    ),
+                    false => (&data.held_out, "held-out pairs, both sides"),
+                };
+                let (model, scale) = normalized(model, reference, measured_on)?;
+                (model, Some(scale))
+            }
+        };
+        let report = data.judge(title, &model)?;
+        Ok(Trained { model, steps: None, scale, report })
+    }
+}
+
+impl Trained {
+    fn summary(&self, data: &Data) -> Value {
+        let mut summary = json!({ "pairs": data.examples.len() });
+        let mut set = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                summary[key] = value;
+            }
+        };
+        set("steps", self.steps.map(|steps| json!(steps)));
+        set("scale", self.scale.as_ref().map(|scale| json!(scale)));
+        set("flipped_labels", data.flips.as_ref().map(|flips| json!(flips.count())));
+        set("held_out_accuracy", self.report.map(|report| json!(report.accuracy)));
+        set("held_out_pairs", self.report.map(|report| json!(report.pairs)));
+        set("held_out_margin", self.report.map(|report| json!(report.mean_margin)));
+        summary
+    }
 }
 
 /// Shifts and scales so that the reference completions score 0 on average with deviation 1.
@@ -99,14 +295,12 @@ fn normalized(
     model: RewardModel,
     reference: &[PreferencePairs],
     measured_on: &str,
-    summary: &mut Value,
-) -> Result<RewardModel> {
+) -> Result<(RewardModel, ReferenceScores)> {
     let model = model.with_normalization(Normalization::default());
     let completions = reference.iter().flat_map(|pairs| [&pairs.chosen, &pairs.rejected]);
     let measured = ReferenceScores::measure(&model, completions, measured_on)?;
     let normalization = measured.normalization(Target::MeanAndDeviation)?;
-    summary["scale"] = serde_json::to_value(&measured)?;
-    Ok(model.with_normalization(normalization))
+    Ok((model.with_normalization(normalization), measured))
 }
 
 /// Microbatches of pairs.

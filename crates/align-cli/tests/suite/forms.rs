@@ -97,6 +97,26 @@ fn generate_and_logprobs_agree_on_the_same_tokens() {
 }
 
 #[test]
+fn weights_of_another_type_score_nearly_the_same() {
+    let files = folder();
+    let data = rows(&files, "t.jsonl", &[json!({ "text": "please plan a meal of rice and beans" })]);
+    let scored = |dtype: &str| -> Vec<f64> {
+        let lines =
+            works(&["logprobs", "--model", &at("sft-a/model"), "--data", &data, "--dtype", dtype]).json();
+        lines[0]["logprobs"].as_array().unwrap()[1..].iter().map(|n| n.as_f64().unwrap()).collect()
+    };
+    let exact = scored("f32");
+    // Significand bits: 8 and 11; log-probabilities of a few nats.
+    for (dtype, tolerance) in [("bf16", 0.2), ("f16", 0.02)] {
+        let rounded = scored(dtype);
+        let gap = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(gap > 0.0 && gap < tolerance, "{dtype}: {gap}");
+    }
+    align(&["logprobs", "--model", &at("sft-a/model"), "--data", &data, "--dtype", "int8"])
+        .says(&["unknown type `int8`: expected f32, bf16 or f16"]);
+}
+
+#[test]
 fn logprobs_start_with_null_and_follow_the_row_s_form() {
     let files = folder();
     let data = rows(

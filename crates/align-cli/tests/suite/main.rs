@@ -1,6 +1,7 @@
 //! The command from outside: its fixed forms, what it says of bad input, and going on after any end.
 
 mod bad_input;
+mod ensembles;
 mod forms;
 mod recipes;
 mod resume;

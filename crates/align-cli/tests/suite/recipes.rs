@@ -53,7 +53,7 @@ fn adapters_are_saved_apart_and_merged() {
     let adapter: Value =
         serde_json::from_str(&fs::read_to_string(out.join("adapter/adapter_config.json")).unwrap()).unwrap();
     assert_eq!((&adapter["peft_type"], &adapter["r"]), (&json!("LORA"), &json!(2)));
-    assert_eq!(adapter["target_modules"], json!(["q_proj", "down_proj"]));
+    assert_eq!(adapter["target_modules"], json!(["down_proj", "q_proj"]));
     let read = |path: std::path::PathBuf| fs::read(path).unwrap();
     let (base, tuned) =
         (read(run().join("base/model/model.safetensors")), read(out.join("model/model.safetensors")));

@@ -1,0 +1,76 @@
+//! Gold beside proxy along an optimisation: sweeps of best-of-n.
+
+use std::fmt::Write;
+
+use align_reward::overoptimization::Band;
+
+use super::collect::Run;
+use super::html::COLORS;
+use super::svg::{self, Series, escape};
+use crate::stages::BestOfN;
+
+/// One section for each sweep.
+pub(super) fn section(runs: &[Run]) -> String {
+    let mut out = String::new();
+    for run in runs {
+        for (stage, sweep) in &run.sweeps {
+            let heading = if runs.len() > 1 { format!("{}: {stage}", run.title) } else { stage.clone() };
+            let _ = write!(out, "<h2>Best of n: {}</h2>{}", escape(&heading), sweep_section(sweep));
+        }
+    }
+    out
+}
+
+fn sweep_section(sweep: &BestOfN) -> String {
+    let (header, rows) = sweep.rows();
+    let mut out = String::from("<div class=\"scroll\"><table>");
+    let mut line = |kind: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!("<{kind}>{}</{kind}>", escape(cell))).collect();
+        let _ = write!(out, "<tr>{cells}</tr>");
+    };
+    line("th", &header);
+    rows.iter().for_each(|row| line("td", row));
+    let _ = write!(
+        out,
+        "</table></div><p class=\"note\">{} prompts, {} answers each; ± is a 95 % interval over prompts. KL of the best of n is \
+         log n − (n−1)/n. “single” is the mean over members that choose alone.</p>",
+        sweep.prompts, sweep.answers
+    );
+    let gold = |point: &crate::stages::BonPoint| point.gold;
+    let proxy = |point: &crate::stages::BonPoint| Some(point.proxy);
+    let names: Vec<(String, usize)> =
+        sweep.selectors.iter().enumerate().map(|(at, s)| (s.name.clone(), at % COLORS)).collect();
+    let _ = write!(
+        out,
+        "{}<div class=\"charts\">{}{}</div>",
+        svg::legend(&names),
+        chart("gold reward, the best of n", sweep, gold),
+        chart("proxy reward, the best of n", sweep, proxy)
+    );
+    out
+}
+
+/// A line and its band for each selector; empty where there is nothing to draw.
+fn chart(title: &str, sweep: &BestOfN, of: impl Fn(&crate::stages::BonPoint) -> Option<Band>) -> String {
+    let series: Vec<Series> = sweep
+        .selectors
+        .iter()
+        .enumerate()
+        .map(|(at, selector)| Series {
+            name: selector.name.clone(),
+            color: at % COLORS,
+            points: selector
+                .points
+                .iter()
+                .filter_map(|point| {
+                    let band = of(point)?;
+                    Some((point.kl.sqrt(), band.mean, band.high - band.mean))
+                })
+                .collect(),
+        })
+        .collect();
+    if series.iter().all(|series| series.points.is_empty()) {
+        return String::new();
+    }
+    svg::bands(title, "√KL (√nats)", &series)
+}
