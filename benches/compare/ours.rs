@@ -53,7 +53,7 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
         ..TransformerConfig::llama(vocabulary, hidden, layers, heads)
     };
     let model = Transformer::init(&config, &Draws::new(1), &device);
-    let (task, model) = match task.strip_suffix("-adapters") {
+    let (kind, model) = match task.strip_suffix("-adapters") {
         Some(task) => (task, model.with_adapters(&LoraConfig::default(), &Draws::new(4))),
         None => (task, model),
     };
@@ -70,7 +70,7 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
     };
     let batch = completions(ROWS, WIDTH);
     let (mut tokens, mut flat) = (ROWS * WIDTH, Vec::new());
-    let mut step: Box<dyn FnMut()> = match task {
+    let mut step: Box<dyn FnMut()> = match kind {
         "forward" => Box::new(|| {
             model.token_log_probs(&batch, 1.0).log_probs.sum().into_scalar::<f32>();
         }),
@@ -121,7 +121,7 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
             })
         }
         "generate1" | "generate16" => {
-            let count = if task == "generate1" { 1 } else { 16 };
+            let count = if kind == "generate1" { 1 } else { 16 };
             tokens = count * NEW;
             let prompts = Prompt::numbered(rows(count, PROMPT, 1));
             let model = Frozen::new(&model);

@@ -50,7 +50,26 @@ pub fn centering(chosen: Tensor<1>, rejected: Tensor<1>) -> Tensor<1> {
     (chosen + rejected).square()
 }
 
-/// Trains a [`Scorer`] on labelled pairs: `mean(−log σ(r_c − r_r − margin)) + c·mean((r_c + r_r)²)`.
+/// How large the two scores of a pair are: `½(r_c² + r_r²)`.
+///
+/// # Shapes
+/// `[B]`, `[B]` → `[B]`.
+///
+/// # Gradient
+/// `r_c` and `r_r`.
+///
+/// # Panics
+/// If the shapes differ.
+///
+/// # Source
+/// The released code of Coste et al. 2023, <https://arxiv.org/abs/2310.02743>, with coefficient 0.001.
+pub fn squared_scores(chosen: Tensor<1>, rejected: Tensor<1>) -> Tensor<1> {
+    assert_same_shape("squared_scores", [chosen.dims(), rejected.dims()]);
+    (chosen.square() + rejected.square()) / 2.0
+}
+
+/// Trains a [`Scorer`] on labelled pairs:
+/// `mean(−log σ(r_c − r_r − margin)) + c·mean((r_c + r_r)²) + l·mean(½(r_c² + r_r²))`.
 ///
 /// Reports, under TRL's names, `accuracy` (a tie counts half) and `margin` (the mean of `r_c − r_r`), and `min_reward`,
 /// `mean_reward`, `max_reward` over both sides. Minimum and maximum are those of a microbatch, averaged over a step's.
@@ -59,12 +78,15 @@ pub fn centering(chosen: Tensor<1>, rejected: Tensor<1>) -> Tensor<1> {
 pub struct BradleyTerryObjective {
     /// c. 0 is the plain ranking loss; TRL's documentation suggests 0.01.
     pub center_rewards_coefficient: NonNegative,
+    /// l, which keeps scores small. 0 unless stated; 0.001 in the released code for ensembles.
+    pub reward_l2_coefficient: NonNegative,
 }
 
 impl Default for BradleyTerryObjective {
     /// No centring, as in TRL: scores are centred after training, on a stated set.
     fn default() -> Self {
-        Self { center_rewards_coefficient: NonNegative::literal(0.0) }
+        let none = NonNegative::literal(0.0);
+        Self { center_rewards_coefficient: none, reward_l2_coefficient: none }
     }
 }
 
@@ -76,15 +98,28 @@ impl<M: Scorer> Objective<M> for BradleyTerryObjective {
         let ranking = ranking_loss(chosen.clone(), rejected.clone(), pairs.margin.clone()).sum();
         let metrics = metrics(&host(&chosen), &host(&rejected));
         let count = chosen.dims()[0] as f64;
-        let coefficient = self.center_rewards_coefficient.get();
-        if coefficient == 0.0 {
+        let (mut value, mut terms) = (ranking.clone(), Vec::new());
+        for (name, coefficient, term) in [
+            (
+                "centering",
+                self.center_rewards_coefficient,
+                centering as fn(Tensor<1>, Tensor<1>) -> Tensor<1>,
+            ),
+            ("reward_l2", self.reward_l2_coefficient, squared_scores),
+        ] {
+            if coefficient.get() > 0.0 {
+                let weighed = term(chosen.clone(), rejected.clone()).sum() * coefficient.get();
+                value = value + weighed.clone();
+                terms.push((name, weighed));
+            }
+        }
+        if terms.is_empty() {
             return Loss::new(ranking, count).with_metrics(metrics);
         }
-        let centred = centering(chosen, rejected).sum() * coefficient;
-        Loss::new(ranking.clone() + centred.clone(), count)
-            .with_term("ranking", ranking)
-            .with_term("centering", centred)
-            .with_metrics(metrics)
+        terms.into_iter().fold(
+            Loss::new(value, count).with_term("ranking", ranking).with_metrics(metrics),
+            |loss, (name, term)| loss.with_term(name, term),
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | topic | where |
 //! | --- | --- |
-//! | the ranking loss, its objective | [`ranking_loss`], [`centering`], [`BradleyTerryObjective`] |
+//! | the ranking loss, its objective | [`ranking_loss`], [`centering`], [`squared_scores`], [`BradleyTerryObjective`] |
 //! | what is trained, and what it becomes | [`Scorer`], [`Judge`] |
 //! | agreement with labels | [`evaluate_pairs`], [`compare`], [`PairReport`] |
 //! | mean 0, deviation 1 | [`ReferenceScores`], [`Target`], [`Normalized`] |
@@ -46,7 +46,7 @@ mod scorer;
 mod shape;
 
 pub use aggregate::{Aggregate, Divisor};
-pub use bradley_terry::{BradleyTerryObjective, centering, ranking_loss};
+pub use bradley_terry::{BradleyTerryObjective, centering, ranking_loss, squared_scores};
 pub use ensemble::{Disagreement, Ensemble, MemberScores, Members};
 pub use error::RewardError;
 pub use evaluate::{PairReport, compare, evaluate_pairs, finite_scores};

@@ -4,7 +4,7 @@ use align_core::number::NonNegative;
 use align_core::{Completions, PreferencePairs, Reward};
 use align_reward::{
     BradleyTerryObjective, Judge, RewardError, Scorer, centering, evaluate_pairs, finite_scores,
-    microbatches, ranking_loss,
+    microbatches, ranking_loss, squared_scores,
 };
 use align_testkit::gradcheck::assert_gradient;
 use align_testkit::{assert_close, device, gradient, plain, tracked};
@@ -56,7 +56,10 @@ fn pairs(labels: &[(u32, u32)]) -> PreferencePairs {
 }
 
 fn centred(coefficient: f64) -> BradleyTerryObjective {
-    BradleyTerryObjective { center_rewards_coefficient: NonNegative::try_from(coefficient).unwrap() }
+    BradleyTerryObjective {
+        center_rewards_coefficient: NonNegative::try_from(coefficient).unwrap(),
+        ..BradleyTerryObjective::default()
+    }
 }
 
 #[test]
@@ -84,6 +87,34 @@ fn gradients_agree_with_finite_differences() {
     assert_gradient(|chosen| ranking_loss(chosen, rejected(), margin()).sum(), plain([0.1, 0.9, 2.5]), 1e-8);
     assert_gradient(|other| ranking_loss(rejected(), other, margin()).sum(), plain([0.1, 0.9, 2.5]), 1e-8);
     assert_gradient(|chosen| centering(chosen, rejected()).sum(), plain([0.1, 0.9, 2.5]), 1e-8);
+}
+
+#[test]
+fn the_regularised_loss_is_that_computed_by_hand() {
+    // T5 of the description of ensembles; f64.
+    let (chosen, rejected) = ([1.2, -0.3, 0.5], [0.2, 0.4, 0.5]);
+    let double = align_testkit::double;
+    let nll = ranking_loss(double(chosen), double(rejected), double([0.0; 3]));
+    assert_close(nll.clone(), [0.313261688, 1.103186049, 0.693147181], 1e-8);
+    assert_close(nll.mean(), 0.703198306, 1e-8);
+    let regularised = |chosen: Tensor<1>, rejected: Tensor<1>| {
+        let zeros = chosen.zeros_like().detach();
+        let penalty = squared_scores(chosen.clone(), rejected.clone()) * 0.001;
+        (ranking_loss(chosen, rejected, zeros) + penalty).mean()
+    };
+    let (c, r) = (double(chosen).autodiff().require_grad(), double(rejected).autodiff().require_grad());
+    let loss = regularised(c.clone(), r.clone());
+    assert_close(loss.clone().detach(), 0.703569972, 1e-8);
+    assert_close(gradient(&loss, &c), [-0.089247140, -0.222829257, -0.1665], 1e-8);
+    let loss = regularised(c.clone(), r.clone());
+    assert_close(gradient(&loss, &r), [0.089713807, 0.222862591, 0.166833333], 1e-8);
+    let centred = (nll_of(chosen, rejected) + centering(double(chosen), double(rejected)) * 0.01).mean();
+    assert_close(centred, 0.713098306, 1e-8);
+}
+
+fn nll_of(chosen: [f64; 3], rejected: [f64; 3]) -> Tensor<1> {
+    let double = align_testkit::double;
+    ranking_loss(double(chosen), double(rejected), double([0.0; 3]))
 }
 
 #[test]

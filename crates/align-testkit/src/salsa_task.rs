@@ -15,6 +15,8 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::glitch_task::standard_normal;
+
 /// V.
 pub const VOCABULARY: usize = 16;
 /// P.
@@ -43,7 +45,10 @@ impl PatternNet {
     pub fn random(draws: &Draws, scale: f64, device: &Device) -> Self {
         let matrix = |which: u64, rows: usize, columns: usize, deviation: f64| {
             let values: Vec<f32> = (0..rows * columns)
-                .map(|index| (deviation * scale * normal(draws, which, index as u64)) as f32)
+                .map(|index| {
+                    (deviation * scale * standard_normal(draws, Purpose::Initialize, which, index as u64))
+                        as f32
+                })
                 .collect();
             Param::from_tensor(Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), device))
         };
@@ -69,12 +74,6 @@ impl PatternNet {
         let hidden = (hidden + self.input_bias.val().unsqueeze_dim(0)).tanh();
         hidden.matmul(self.output.val()) + self.output_bias.val().unsqueeze_dim(0)
     }
-}
-
-/// A standard normal number by Box and Muller.
-fn normal(draws: &Draws, which: u64, index: u64) -> f64 {
-    let u = |sample| draws.token(Purpose::Initialize, which, index, sample, 0);
-    (-2.0 * (1.0 - u(0)).ln()).sqrt() * (std::f64::consts::TAU * u(1)).cos()
 }
 
 /// What the net sees before a token is chosen.

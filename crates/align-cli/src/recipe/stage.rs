@@ -222,8 +222,11 @@ pub(crate) struct RewardStage {
     #[serde(default)]
     pub(crate) optimizer: OptimizerConfig,
     /// Weight of `(r_chosen + r_rejected)²`, which keeps scores around 0. TRL suggests 0.01.
-    #[serde(default = "no_centring")]
+    #[serde(default = "no_weight")]
     pub(crate) center_rewards_coefficient: NonNegative,
+    /// Weight of `½(r_chosen² + r_rejected²)`, which keeps scores small.
+    #[serde(default = "no_weight")]
+    pub(crate) reward_l2_coefficient: NonNegative,
     /// Shift and scale the trained model so that held-out completions score 0 on average with deviation 1.
     #[serde(default = "yes")]
     pub(crate) normalize: bool,
@@ -268,7 +271,7 @@ impl Default for EnsembleConfig {
     }
 }
 
-fn no_centring() -> NonNegative {
+fn no_weight() -> NonNegative {
     NonNegative::literal(0.0)
 }
 

@@ -223,8 +223,10 @@ impl Training<'_> {
             Some(lora) => model.with_adapters(lora, &Draws::new(seed)),
         };
         let steps = stage.training.steps(data.examples.len());
-        let coefficient = stage.center_rewards_coefficient;
-        let objective = BradleyTerryObjective { center_rewards_coefficient: coefficient };
+        let objective = BradleyTerryObjective {
+            center_rewards_coefficient: stage.center_rewards_coefficient,
+            reward_l2_coefficient: stage.reward_l2_coefficient,
+        };
         let mut order = Batches::new(data.examples.len(), stage.training.minibatch, seed);
         let (microbatch, device) = (stage.training.microbatch, context.device.clone());
         let source = BatchesFn(|step| {
