@@ -7,13 +7,14 @@ use serde_json::Value;
 
 /// Every crate's floor. The kernels lie under the core; test doubles stand above everything, so that nothing but a test
 /// can reach them.
-const FLOORS: [(&str, usize); 11] = [
+const FLOORS: [(&str, usize); 12] = [
     ("align-kernels", 0),
     ("align-core", 1),
     ("align-models", 2),
     ("align-data", 2),
     ("align-soup", 2),
     ("align-train", 3),
+    ("align-occupancy", 4),
     ("align-ppo", 4),
     ("align-reward", 4),
     ("align", 5),

@@ -1,14 +1,16 @@
-//! Rewards by name: a reward model, an ensemble, a generated world's own.
+//! Rewards by name: a reward model, an ensemble, a server, a generated world's own.
 
 use std::path::Path;
 
 use align_core::{Completions, Reward};
-use align_models::{Backbone, RewardModel, SharedRewardModels};
-use align_reward::{Aggregate, Ensemble, Manifest};
+use align_data::encode::Encoder;
+use align_data::tokenizer::SpecialTokens;
+use align_models::{RewardModel, SharedRewardModels};
+use align_reward::{Aggregate, Ensemble, Manifest, RemoteConfig, RemoteReward, RequestForm};
 use anyhow::{Context as _, Result, bail};
 use burn::tensor::{Device, Tensor};
 
-use crate::context::{Context, reward_model};
+use crate::context::{Context, encoder, reward_model};
 use crate::progress::working;
 use crate::stages::gold_of;
 
@@ -18,6 +20,8 @@ pub(crate) enum Judge {
     One(Box<RewardModel>),
     /// Several, read as one.
     Many(Ensemble<SharedRewardModels>),
+    /// A server's.
+    Remote(RemoteReward),
 }
 
 impl Judge {
@@ -41,39 +45,64 @@ impl Judge {
         }
     }
 
+    /// A model or ensemble by path, or a server by its address, whom completions are sent to as `encoder` reads them.
+    pub(crate) fn find(
+        reference: &str,
+        aggregate: Option<Aggregate>,
+        encoder: &Encoder,
+        context: &Context,
+    ) -> Result<Self> {
+        if let Some(config) = server(reference)? {
+            if let Some(aggregate) = aggregate {
+                bail!("`aggregate` ({}) needs an ensemble, found the server {reference}", aggregate.label());
+            }
+            let tokenizer = encoder.shared_tokenizer();
+            // With the marks of turns, as OpenRLHF sends it.
+            let text = move |ids: &[u32]| tokenizer.decode(ids, SpecialTokens::Keep).unwrap_or_default();
+            return Ok(Self::Remote(RemoteReward::new(config, text)));
+        }
+        let folder = context.model(reference)?;
+        same_tokens(encoder, &folder)?;
+        Self::open(&folder, &context.device, aggregate)
+            .with_context(|| format!("`{reference}` is no reward model"))
+    }
+
     /// Whether the folder holds something that scores rather than speaks.
     pub(crate) fn is_in(folder: &Path) -> Result<bool> {
         let config = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
         Ok(config.contains("ForSequenceClassification") || Manifest::read(folder)?.is_some())
     }
 
-    /// The one model, or the first of several: where a critic starts.
-    pub(crate) fn first(&self) -> &RewardModel {
+    /// The one model, or the first of several: where a critic starts. None of a server's.
+    pub(crate) fn first(&self) -> Option<&RewardModel> {
         match self {
-            Self::One(model) => model,
-            Self::Many(ensemble) => &ensemble.members().members()[0],
+            Self::One(model) => Some(model),
+            Self::Many(ensemble) => Some(&ensemble.members().members()[0]),
+            Self::Remote(_) => None,
         }
     }
 
-    /// The decoder, or the first of several.
-    pub(crate) fn backbone(&self) -> &Backbone {
-        self.first().backbone()
+    /// As a reward of whatever kind.
+    fn reward(&self) -> &dyn Reward {
+        match self {
+            Self::One(model) => model,
+            Self::Many(ensemble) => ensemble,
+            Self::Remote(remote) => remote,
+        }
     }
 }
 
 impl Reward for Judge {
     fn score(&self, completions: &Completions) -> Tensor<1> {
-        match self {
-            Self::One(model) => model.score(completions),
-            Self::Many(ensemble) => ensemble.score(completions),
-        }
+        self.reward().score(completions)
     }
 
     fn take_metrics(&self) -> Vec<(String, f64)> {
-        match self {
-            Self::One(model) => model.take_metrics(),
-            Self::Many(ensemble) => ensemble.take_metrics(),
-        }
+        self.reward().take_metrics()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        self.reward().take_failure()
     }
 }
 
@@ -81,14 +110,75 @@ impl Reward for Judge {
 pub(crate) fn judge(
     reference: &str,
     aggregate: Option<Aggregate>,
+    encoder: &Encoder,
     context: &Context,
 ) -> Result<Box<dyn Reward>> {
-    let folder = context.path(reference)?;
-    if let Some(gold) = gold_of(&folder)? {
+    if server(reference)?.is_none()
+        && let Some(gold) = gold_of(&context.path(reference)?)?
+    {
         return Ok(gold);
     }
-    let folder = context.model(reference)?;
-    let judge = Judge::open(&folder, &context.device, aggregate)
-        .with_context(|| format!("`{reference}` is neither a world nor a reward model"))?;
-    Ok(Box::new(judge))
+    Ok(Box::new(Judge::find(reference, aggregate, encoder, context)?))
+}
+
+/// What an address asks for: OpenRLHF's form, or vLLM's where the path ends so, with the model's name after a `#`.
+fn server(reference: &str) -> Result<Option<RemoteConfig>> {
+    if !(reference.starts_with("http://") || reference.starts_with("https://")) {
+        return Ok(None);
+    }
+    let (url, model) = match reference.split_once('#') {
+        Some((url, model)) => (url, Some(model.to_owned())),
+        None => (reference, None),
+    };
+    let named = |path: &str| match &model {
+        Some(model) => Ok(model.clone()),
+        None => {
+            bail!(
+                "`{reference}`: expected the model's name after `#`, which vLLM's `{path}` asks for, found none"
+            )
+        }
+    };
+    let form = match url {
+        url if url.ends_with("/classify") => RequestForm::VllmClassify { model: named("/classify")? },
+        url if url.ends_with("/pooling") => RequestForm::VllmPooling { model: named("/pooling")? },
+        _ => RequestForm::OpenRlhf {},
+    };
+    Ok(Some(RemoteConfig::new(url, form)))
+}
+
+/// Ids are the truth from rollout to score, so all models of a run must mean the same by them.
+pub(crate) fn same_tokens(policy: &Encoder, other: &Path) -> Result<()> {
+    let (expected, other_encoder) = (policy.tokenizer(), encoder(other, None, Default::default())?);
+    let found = other_encoder.tokenizer();
+    if expected.fingerprint() != found.fingerprint() {
+        bail!(
+            "the model in {} has another tokenizer: expected the policy's, of {} tokens (fingerprint {}), found one of \
+             {} tokens (fingerprint {})",
+            other.display(),
+            expected.vocab_size(),
+            &expected.fingerprint()[..12],
+            found.vocab_size(),
+            &found.fingerprint()[..12]
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_say_what_they_ask_for() {
+        let form = |reference: &str| server(reference).unwrap().map(|config| (config.url, config.form));
+        assert_eq!(form("@reward"), None);
+        assert_eq!(form("org/name"), None);
+        let url = "http://localhost:5000/get_reward";
+        assert_eq!(form(url), Some((url.to_owned(), RequestForm::OpenRlhf {})));
+        let classify = RequestForm::VllmClassify { model: "org/rm".into() };
+        let found = form("https://host/classify#org/rm");
+        assert_eq!(found, Some(("https://host/classify".to_owned(), classify)));
+        let message = server("http://host/pooling").unwrap_err().to_string();
+        assert!(message.contains("expected the model's name after `#`"), "{message}");
+    }
 }

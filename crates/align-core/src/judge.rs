@@ -17,6 +17,11 @@ pub trait Reward: Send + Sync {
     fn take_metrics(&self) -> Vec<(String, f64)> {
         Vec::new()
     }
+
+    /// Why rows scored since the last call are not numbers, if the judge knows: a server that did not answer, say.
+    fn take_failure(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Answers which of two completions of the same prompts is better. Need not come from a score: cycles are allowed.
@@ -36,6 +41,10 @@ impl<R: Reward + ?Sized> Reward for &R {
     fn take_metrics(&self) -> Vec<(String, f64)> {
         (**self).take_metrics()
     }
+
+    fn take_failure(&self) -> Option<String> {
+        (**self).take_failure()
+    }
 }
 
 impl<R: Reward + ?Sized> Reward for Box<R> {
@@ -46,6 +55,10 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
     fn take_metrics(&self) -> Vec<(String, f64)> {
         (**self).take_metrics()
     }
+
+    fn take_failure(&self) -> Option<String> {
+        (**self).take_failure()
+    }
 }
 
 impl<R: Reward + ?Sized> Reward for std::sync::Arc<R> {
@@ -55,6 +68,10 @@ impl<R: Reward + ?Sized> Reward for std::sync::Arc<R> {
 
     fn take_metrics(&self) -> Vec<(String, f64)> {
         (**self).take_metrics()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        (**self).take_failure()
     }
 }
 

@@ -21,6 +21,11 @@ pub trait Members: Send + Sync {
     /// # Shapes
     /// → k times `[B]`, constants.
     fn scores(&self, completions: &Completions) -> Vec<Tensor<1>>;
+
+    /// As [`Reward::take_failure`], of any of them.
+    fn take_failure(&self) -> Option<String> {
+        None
+    }
 }
 
 impl<R: Reward> Members for Vec<R> {
@@ -30,6 +35,10 @@ impl<R: Reward> Members for Vec<R> {
 
     fn scores(&self, completions: &Completions) -> Vec<Tensor<1>> {
         self.iter().map(|member| member.score(completions)).collect()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        self.iter().find_map(Reward::take_failure)
     }
 }
 
@@ -138,6 +147,10 @@ impl<M: Members> Reward for Ensemble<M> {
         let fixed = [("mean", found.mean), ("min", found.min), ("variance", found.variance)];
         let worst = found.worst.iter().enumerate().map(|(i, share)| (format!("ensemble/worst_{i}"), *share));
         fixed.into_iter().map(|(name, value)| (format!("ensemble/{name}"), value)).chain(worst).collect()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        self.members.take_failure()
     }
 }
 

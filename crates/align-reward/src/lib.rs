@@ -11,6 +11,7 @@
 //! | the best of n answers, for every n | [`best_of_n`] |
 //! | gold against proxy | [`overoptimization`] |
 //! | rewards made of rewards | [`Scaled`], [`Clipped`], [`LengthPenalized`], [`StopRequired`], [`WeightedSum`] |
+//! | a reward that a server computes (feature `http`) | `RemoteReward` |
 //! | microbatches, wrong labels on purpose | [`microbatches`], [`LabelFlips`] |
 //!
 //! # Examples
@@ -42,6 +43,8 @@ mod folder;
 mod normalize;
 pub mod overoptimization;
 mod pairs;
+#[cfg(feature = "http")]
+mod remote;
 mod scorer;
 mod shape;
 
@@ -53,5 +56,7 @@ pub use evaluate::{PairReport, compare, evaluate_pairs, finite_scores};
 pub use folder::{EnsembleError, LabelNoise, Manifest, Member};
 pub use normalize::{Normalized, ReferenceScores, Target};
 pub use pairs::{LabelFlips, microbatches};
+#[cfg(feature = "http")]
+pub use remote::{RemoteConfig, RemoteError, RemoteReward, RequestForm};
 pub use scorer::{Judge, Scorer};
 pub use shape::{Clipped, LengthPenalized, NoStop, Scaled, StopRequired, WeightedSum};

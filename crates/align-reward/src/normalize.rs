@@ -117,4 +117,8 @@ impl<R: Reward> Reward for Normalized<R> {
     fn take_metrics(&self) -> Vec<(String, f64)> {
         self.reward.take_metrics()
     }
+
+    fn take_failure(&self) -> Option<String> {
+        self.reward.take_failure()
+    }
 }

@@ -22,6 +22,10 @@ impl<R: Reward> Reward for Scaled<R> {
     fn take_metrics(&self) -> Vec<(String, f64)> {
         self.reward.take_metrics()
     }
+
+    fn take_failure(&self) -> Option<String> {
+        self.reward.take_failure()
+    }
 }
 
 /// `clamp(r, −limit, limit)`. OpenRLHF clips at 10.
@@ -40,6 +44,10 @@ impl<R: Reward> Reward for Clipped<R> {
 
     fn take_metrics(&self) -> Vec<(String, f64)> {
         self.reward.take_metrics()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        self.reward.take_failure()
     }
 }
 
@@ -64,6 +72,10 @@ impl<R: Reward> Reward for LengthPenalized<R> {
 
     fn take_metrics(&self) -> Vec<(String, f64)> {
         self.reward.take_metrics()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        self.reward.take_failure()
     }
 }
 
@@ -104,6 +116,10 @@ impl<R: Reward> Reward for StopRequired<R> {
     fn take_metrics(&self) -> Vec<(String, f64)> {
         self.reward.take_metrics()
     }
+
+    fn take_failure(&self) -> Option<String> {
+        self.reward.take_failure()
+    }
 }
 
 /// Whether one of these tokens occurs in the response.
@@ -138,5 +154,9 @@ impl Reward for WeightedSum {
 
     fn take_metrics(&self) -> Vec<(String, f64)> {
         self.parts.iter().flat_map(|(_, reward)| reward.take_metrics()).collect()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        self.parts.iter().find_map(|(_, reward)| reward.take_failure())
     }
 }

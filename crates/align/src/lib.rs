@@ -10,14 +10,16 @@
 //! | [`data`] | `align-data` | files, templates, tokenizers, a synthetic world |
 //! | [`soup`] | `align-soup` | averages of weights |
 //! | [`train`] | `align-train` | the step, the loop, resume |
-//! | [`reward`] | `align-reward` | reward models |
+//! | [`reward`] | `align-reward` | reward models, ensembles, best-of-n |
 //! | [`ppo`] | `align-ppo` | PPO with any reference: SALSA |
+//! | [`occupancy`] | `align-occupancy` | occupancy measures, correlated proxies, χ² against reward hacking |
 //! | [`playground`] | here | the synthetic world with small models that answer in it |
 
 pub use align_core as core;
 pub use align_data as data;
 pub use align_kernels as kernels;
 pub use align_models as models;
+pub use align_occupancy as occupancy;
 pub use align_ppo as ppo;
 pub use align_reward as reward;
 pub use align_soup as soup;
@@ -41,9 +43,10 @@ mod pages {
         DataFormats "data-formats.md"
         Glossary "glossary.md"
         Log "log.md"
+        MethodCorrelatedProxies "methods/correlated-proxies.md"
         MethodPpo "methods/ppo.md"
-        MethodSalsa "methods/salsa.md"
         MethodRewardEnsembles "methods/reward-ensembles.md"
+        MethodSalsa "methods/salsa.md"
         Metrics "metrics.md"
         Numerics "numerics.md"
         Performance "performance.md"

@@ -59,9 +59,10 @@ fn report(what: &str, name: &str, finding: Result<String>) -> bool {
 fn check_model(reference: &str, device: &Device) -> Result<String> {
     let folder = resolve_model(reference)?;
     let (config, scores) = if Judge::is_in(&folder)? {
-        let model = Judge::open(&folder, device, None)?;
+        let judge = Judge::open(&folder, device, None)?;
         let one = Completions::from_rows(&[vec![0]], &[vec![0]], device);
-        let scores: Vec<f32> = model.score(&one).into_data().iter().collect();
+        let scores: Vec<f32> = judge.score(&one).into_data().iter().collect();
+        let model = judge.first().expect("a folder holds models");
         (model.backbone().config().clone(), scores)
     } else {
         let model = transformer(&folder, device)?;

@@ -7,6 +7,7 @@ use align_data::rows::{DemonstrationRow, Dialogue, FromRow, PreferenceRow, RowPr
 use align_models::RewardModel;
 use align_reward::Manifest;
 use anyhow::{Context as _, Result};
+use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
 use super::logprobs::write_out;
@@ -48,7 +49,8 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
         None if Manifest::read(&folder)?.is_some() => Judge::open(&folder, &device, None)?,
         None => Judge::One(Box::new(reward_model_as(&folder, &device, dtype, None)?)),
     };
-    let config = model.backbone().config();
+    let first = model.first().expect("a folder holds models");
+    let config = first.backbone().config();
     let options = EncodeOptions { max_length: Some(config.context_length), ..EncodeOptions::default() };
     let encoder = encoder(&folder, Some(config.vocab_size), options)?;
     let rows = read_rows::<Row>(&args.data, &ReadOptions::default())?.rows;
@@ -65,7 +67,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
                         .with_context(|| format!("cannot use row {number} of {}", args.data.display()))?,
                 );
             }
-            let mut scores = score(&model, &ids).into_iter();
+            let mut scores = score(&model, &ids, &device).into_iter();
             let mut next = || f64::from(scores.next().expect("one score for each sequence"));
             for row in chunk {
                 let line = match row {
@@ -106,9 +108,9 @@ fn encode(row: &Row, encoder: &Encoder) -> Result<Vec<Vec<u32>>> {
 }
 
 /// Rewards are read at the last token, so where the prompt ends does not matter.
-fn score(model: &Judge, rows: &[Vec<u32>]) -> Vec<f32> {
+fn score(model: &Judge, rows: &[Vec<u32>], device: &Device) -> Vec<f32> {
     let (first, rest): (Vec<_>, Vec<_>) =
         rows.iter().map(|row| (row[..1].to_vec(), row[1..].to_vec())).unzip();
-    let completions = Completions::from_rows(&first, &rest, &model.backbone().device());
+    let completions = Completions::from_rows(&first, &rest, device);
     model.score(&completions).into_data().iter::<f32>().collect()
 }

@@ -17,7 +17,6 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ppo::same_tokens;
 use super::write_json;
 use crate::context::{Context, encoder, transformer};
 use crate::data;
@@ -145,17 +144,15 @@ fn sample_scores(
         encoder(&start, Some(config.vocab_size), sample.encode.options(Some(config.context_length)))?;
     let rows = data::rows::<PromptRow>(&sample.prompts, context)?;
     let prompts = rows.encode("prompts", &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
-    let reward_folder = context.model(&sample.reward)?;
-    same_tokens(&encoder, &reward_folder)?;
-    let reward = Judge::open(&reward_folder, &context.device, None)?;
-    let gold = sample.gold.as_deref().map(|gold| judge(gold, None, context)).transpose()?;
+    let reward = Judge::find(&sample.reward, None, &encoder, context)?;
+    let gold = sample.gold.as_deref().map(|gold| judge(gold, None, &encoder, context)).transpose()?;
     let mut sampling = sample.sampling.clone();
     if sampling.stop_token_ids.is_empty() && !sampling.never_stop {
         sampling.stop_token_ids = encoder.stop_ids().to_vec();
     }
     let choice = match &reward {
-        Judge::One(_) => None,
         Judge::Many(ensemble) => Some(ensemble.aggregate()),
+        Judge::One(_) | Judge::Remote(_) => None,
     };
     let selector = stage.aggregates.first().copied().or(choice).unwrap_or_default();
     let bench = Bench {
@@ -250,7 +247,6 @@ impl Bench<'_> {
             })
             .collect();
         let members = match self.reward {
-            Judge::One(model) => vec![finite_scores(model, &batches)?],
             Judge::Many(ensemble) => {
                 let mut members = vec![Vec::new(); ensemble.members().members().len()];
                 for batch in &batches {
@@ -259,6 +255,11 @@ impl Bench<'_> {
                 }
                 members
             }
+            one => match (finite_scores(one, &batches), one.take_failure()) {
+                (Ok(scores), _) => vec![scores],
+                (Err(error), None) => return Err(error.into()),
+                (Err(_), Some(failure)) => bail!("{failure}"),
+            },
         };
         let gold = self.gold.map(|gold| finite_scores(gold, &batches)).transpose()?;
         Ok(PromptScores { prompt, members, gold })

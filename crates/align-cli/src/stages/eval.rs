@@ -19,11 +19,10 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ppo::same_tokens;
 use super::write_json;
 use crate::context::{Context, encoder, transformer};
 use crate::data;
-use crate::judge::judge;
+use crate::judge::{judge, same_tokens};
 use crate::progress::rows_bar;
 use crate::recipe::stage::EvalStage;
 use crate::table::{Spread, table};
@@ -113,8 +112,12 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
             Ok((name.clone(), transformer(&folder, &context.device)?))
         })
         .collect::<Result<Vec<_>>>()?;
-    let reward = stage.reward.as_deref().map(|reward| judge(reward, stage.aggregate, context)).transpose()?;
-    let gold = stage.gold.as_deref().map(|gold| judge(gold, None, context)).transpose()?;
+    let reward = stage
+        .reward
+        .as_deref()
+        .map(|reward| judge(reward, stage.aggregate, &encoder, context))
+        .transpose()?;
+    let gold = stage.gold.as_deref().map(|gold| judge(gold, None, &encoder, context)).transpose()?;
     let mut sampling = stage.sampling.clone();
     if sampling.stop_token_ids.is_empty() && !sampling.never_stop {
         sampling.stop_token_ids = encoder.stop_ids().to_vec();

@@ -17,7 +17,7 @@ use super::{adapters, complete, save_model};
 use crate::context::{Context, encoder, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
-use crate::judge::{Judge, judge};
+use crate::judge::{Judge, judge, same_tokens};
 use crate::recipe::parts::{ADAPTER, MODEL};
 use crate::recipe::stage::{PpoStage, StageKind};
 
@@ -96,9 +96,7 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
     let encoder = encoder(&start, Some(base.config().vocab_size), options)?;
     let rows = data::rows::<PromptRow>(&stage.prompts, context)?;
     let prompts = rows.encode("prompts", &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
-    let reward_folder = context.model(&stage.reward)?;
-    let reward = Judge::open(&reward_folder, &context.device, stage.aggregate)?;
-    same_tokens(&encoder, &reward_folder)?;
+    let reward = Judge::find(&stage.reward, stage.aggregate, &encoder, context)?;
     if let Some(lora) = &stage.lora {
         adapters::check(lora, false)?;
     }
@@ -138,24 +136,32 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
         reward: Box::new(reward),
         regularizer: None,
         prompts,
-        gold: stage.gold.as_deref().map(|gold| judge(gold, None, context)).transpose()?,
+        gold: stage.gold.as_deref().map(|gold| judge(gold, None, &encoder, context)).transpose()?,
         anchors,
     };
-    Ok(Start { parts, encoder, inputs: vec![start.clone(), reward_folder, rows.path], start })
+    let mut inputs = vec![start.clone(), rows.path];
+    // A server has nothing to hash.
+    inputs.extend(context.model(&stage.reward).ok());
+    Ok(Start { parts, encoder, inputs, start })
 }
 
 /// The critic starts from the reward model's backbone with a head of its own, unless the recipe names another start.
 fn critic(
     stage: &PpoStage,
     policy: &Transformer,
-    reward: &RewardModel,
+    reward: Option<&RewardModel>,
     seed: u64,
     context: &Context,
 ) -> Result<ValueModel> {
     let device = context.training_device();
     let draws = Draws::new(seed);
     let critic = match &stage.critic {
-        None => ValueModel::from_reward_model(&reward.clone().train()),
+        None => match reward {
+            Some(reward) => ValueModel::from_reward_model(&reward.clone().train()),
+            None => bail!(
+                "`critic` is not given, expected a model: a reward from a server has none to start from"
+            ),
+        },
         // Storage is shared until the first step, and with adapters for good.
         Some(start) if *start == stage.policy => ValueModel::from_transformer(policy, &draws),
         Some(start) => ValueModel::from_transformer(&transformer(&context.model(start)?, &device)?, &draws),
@@ -164,24 +170,6 @@ fn critic(
         None => Ok(critic),
         Some(lora) => Ok(critic.with_adapters(lora, &draws.child(1))),
     }
-}
-
-/// Ids are the truth from rollout to score, so all models of a run must mean the same by them.
-pub(super) fn same_tokens(policy: &Encoder, other: &Path) -> Result<()> {
-    let (expected, other_encoder) = (policy.tokenizer(), encoder(other, None, Default::default())?);
-    let found = other_encoder.tokenizer();
-    if expected.fingerprint() != found.fingerprint() {
-        bail!(
-            "the model in {} has another tokenizer: expected the policy's, of {} tokens (fingerprint {}), found one of \
-             {} tokens (fingerprint {})",
-            other.display(),
-            expected.vocab_size(),
-            &expected.fingerprint()[..12],
-            found.vocab_size(),
-            &found.fingerprint()[..12]
-        );
-    }
-    Ok(())
 }
 
 /// Bytes that weights, gradients and AdamW's two moments take in f32, judges counted as large as the policy.

@@ -278,6 +278,11 @@ impl Encoder {
         Ok(encoded)
     }
 
+    /// The tokenizer, for whoever needs it after the encoder is gone.
+    pub fn shared_tokenizer(&self) -> Arc<dyn Tokenizer> {
+        self.tokenizer.clone()
+    }
+
     /// The text of a response, without special tokens.
     ///
     /// # Errors
