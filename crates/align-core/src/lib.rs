@@ -9,6 +9,7 @@
 //! | models | [`CausalLm`], [`Decoder`], [`Policy`], [`Critic`], [`Frozen`] |
 //! | what a regulariser measures from | [`Reference`], [`CachedReference`] |
 //! | distances and their weights | [`Divergence`], [`divergence`], [`Regularizer`] |
+//! | distances over the whole vocabulary | [`exact`] |
 //! | judges | [`Reward`], [`Preference`], [`BradleyTerry`], [`RewardFn`], [`PreferenceFn`], [`adjusted_win_rate`] |
 //! | from rewards to advantages | [`advantages`] |
 //! | reductions over a mask, selection, checked numbers | [`masked`], [`selection`], [`number`] |
@@ -27,6 +28,7 @@ pub mod advantages;
 mod batch;
 pub mod divergence;
 pub mod draws;
+pub mod exact;
 mod judge;
 mod lm;
 pub mod log_probs;
@@ -42,7 +44,7 @@ pub use batch::{Completions, Demonstrations, PreferencePairs, TokenBatch};
 pub use divergence::Divergence;
 pub use draws::Draws;
 pub use judge::{BradleyTerry, Preference, PreferenceFn, Reward, RewardFn, adjusted_win_rate};
-pub use lm::{BlockwiseGradients, CausalLm, Critic, Decoder, Frozen, Policy, RecomputingLm};
+pub use lm::{BlockwiseGradients, CausalLm, Critic, Decoder, Frozen, NextTokens, Policy, RecomputingLm};
 pub use log_probs::TokenLogProbs;
 pub use persist::{Persist, PersistError};
 pub use reference::{CachedReference, Reference};

@@ -1,5 +1,7 @@
 //! Language models as the algorithms see them.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
@@ -48,6 +50,63 @@ pub trait CausalLm: Send + Sync {
         let [b, r] = completions.response.ids.dims();
         let logits = self.logits(&completions.joined()).slice([0..b, p - 1..p + r - 1]);
         log_probs::from_logits(logits, &completions.response, temperature)
+    }
+
+    /// The distributions the response tokens were taken from, to be read a few positions at a time.
+    ///
+    /// The default computes all scores at once, `[B, P + R, V]`, and keeps those before the response; override it with the
+    /// states below the head to save memory.
+    fn next_tokens<'a>(&'a self, completions: &Completions) -> NextTokens<'a> {
+        let [_, p] = completions.prompt.ids.dims();
+        let [b, r] = completions.response.ids.dims();
+        NextTokens::of_scores(self.logits(&completions.joined()).slice([0..b, p - 1..p + r - 1]))
+    }
+}
+
+/// The next-token distributions before each response token, computed as far as the head.
+pub struct NextTokens<'a> {
+    /// What the head reads, `[B, R, E]`: position `t` precedes response token `t`.
+    pub states: Tensor<3>,
+    head: Option<Head<'a>>,
+}
+
+/// `[B, C, E]` → `[B, C, V]`.
+type Head<'a> = Box<dyn Fn(Tensor<3>) -> Tensor<3> + 'a>;
+
+impl<'a> NextTokens<'a> {
+    /// States and what makes scores of them, position by position: `[B, R, E]`, and a function `[B, C, E]` → `[B, C, V]`.
+    pub fn new(states: Tensor<3>, head: impl Fn(Tensor<3>) -> Tensor<3> + 'a) -> Self {
+        Self { states, head: Some(Box::new(head)) }
+    }
+
+    /// Scores that are there already, `[B, R, V]`.
+    pub fn of_scores(scores: Tensor<3>) -> Self {
+        Self { states: scores, head: None }
+    }
+
+    /// Unnormalised log-probabilities from states: `[B, C, E]` → `[B, C, V]`.
+    ///
+    /// # Gradient
+    /// Through the states and the head's weights.
+    pub fn head(&self, states: Tensor<3>) -> Tensor<3> {
+        match &self.head {
+            Some(head) => head(states),
+            None => states,
+        }
+    }
+
+    /// Unnormalised log-probabilities before the given response tokens, `[B, C, V]`.
+    ///
+    /// # Panics
+    /// If there are fewer response positions.
+    pub fn scores(&self, columns: Range<usize>) -> Tensor<3> {
+        self.head(self.states.clone().narrow(1, columns.start, columns.len()))
+    }
+
+    /// `[B, R]`.
+    pub(crate) fn positions(&self) -> [usize; 2] {
+        let [b, r, _] = self.states.dims();
+        [b, r]
     }
 }
 
@@ -204,6 +263,9 @@ macro_rules! forward_causal_lm {
         }
         fn token_log_probs(&$self, completions: &Completions, temperature: f64) -> TokenLogProbs {
             $inner.token_log_probs(completions, temperature)
+        }
+        fn next_tokens<'a>(&'a $self, completions: &Completions) -> NextTokens<'a> {
+            $inner.next_tokens(completions)
         }
     };
 }

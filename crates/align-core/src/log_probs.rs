@@ -111,7 +111,7 @@ pub fn sequence_log_probs(log_probs: Tensor<2>, mask: &Tensor<2, Bool>) -> Tenso
 }
 
 /// f32 at least: sums over a vocabulary lose too much in half precision.
-fn full_precision(logits: Tensor<3>) -> Tensor<3> {
+pub(crate) fn full_precision(logits: Tensor<3>) -> Tensor<3> {
     match logits.dtype() {
         DType::F16 | DType::BF16 => logits.cast(DType::F32),
         _ => logits,

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::batch::Completions;
-use crate::lm::CausalLm;
+use crate::lm::{CausalLm, NextTokens};
 
 /// Log-probabilities to measure a policy against. Every language model is one; so is a cache.
 pub trait Reference: Send + Sync {
@@ -15,11 +15,20 @@ pub trait Reference: Send + Sync {
     /// # Units
     /// Nats per token.
     fn log_probs(&self, completions: &Completions, temperature: f64) -> Tensor<2>;
+
+    /// The whole distributions the response tokens are measured by, if the reference is a model; a cache knows only the tokens.
+    fn distributions(&self, _completions: &Completions) -> Option<NextTokens<'_>> {
+        None
+    }
 }
 
 impl<M: CausalLm + ?Sized> Reference for M {
     fn log_probs(&self, completions: &Completions, temperature: f64) -> Tensor<2> {
         self.token_log_probs(completions, temperature).log_probs.without_autodiff()
+    }
+
+    fn distributions(&self, completions: &Completions) -> Option<NextTokens<'_>> {
+        Some(self.next_tokens(completions))
     }
 }
 

@@ -88,6 +88,102 @@ fn stray_keys_are_refused_even_beside_a_variant_without_fields() {
 }
 
 #[test]
+fn the_divergences_of_occupancy_regularisation_are_read() {
+    let family = "kind = 'alpha', alpha = 0.5";
+    for divergence in ["kind = 'sqrt_chi_squared'", "kind = 'derivative', of = { kind = 'chi_squared' }"] {
+        let config =
+            parse(&format!("site = 'reward'\ngranularity = 'sequence'\ndivergence = {{ {divergence} }}"));
+        assert_eq!(config.unwrap().build().check(), Ok(()));
+    }
+    for divergence in [
+        family,
+        "kind = 'reverse_kl'",
+        "kind = 'jensen_shannon'",
+        "kind = 'squared_hellinger'",
+        "kind = 'chi_squared', estimator = 'released'",
+        "kind = 'exact', of = { kind = 'alpha', alpha = 2.0 }, columns = 8",
+    ] {
+        let config = parse(&format!("site = 'loss'\ndivergence = {{ {divergence} }}")).unwrap();
+        assert_eq!(config.build().check(), Ok(()), "{divergence}");
+        let text = toml::to_string(&Recipe { regularizer: config.clone() }).unwrap();
+        assert_eq!(toml::from_str::<Recipe>(&text).unwrap().regularizer, config, "{text}");
+    }
+    let default = parse("site = 'loss'\ndivergence = { kind = 'exact', of = { kind = 'kl' } }").unwrap();
+    assert!(matches!(default.build().site, Site::Exact { columns, .. } if columns.get() == 64));
+    for (text, expected) in [
+        (
+            "site = 'reward'\ndivergence = { kind = 'alpha', alpha = nan }",
+            "expected a finite number, found NaN",
+        ),
+        ("site = 'reward'\ndivergence = { kind = 'alpha' }", "missing field `alpha`"),
+        (
+            "site = 'loss'\ndivergence = { kind = 'exact', of = { kind = 'kl' }, columns = 0 }",
+            "invalid value: integer `0`, expected a nonzero",
+        ),
+        // The estimator means nothing where nothing is estimated.
+        (
+            "site = 'loss'\ndivergence = { kind = 'exact', of = { kind = 'kl', estimator = 'k2' } }",
+            "unknown field `estimator`",
+        ),
+        (
+            "site = 'loss'\ndivergence = { kind = 'sqrt_chi_squared', estimator = 'k2' }",
+            "unknown variant `k2`, expected `exact` or `released`",
+        ),
+    ] {
+        let message = refusal(text);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_divergence_is_refused_at_a_granularity_at_which_it_means_nothing() {
+    let message = |text: &str| parse(text).unwrap().build().check().unwrap_err().to_string();
+    assert_eq!(
+        message("site = 'reward'\ndivergence = { kind = 'sqrt_chi_squared' }"),
+        "`granularity` is token, expected sequence: SqrtChiSquared { chi_squared: None } is measured on whole responses"
+    );
+    assert!(
+        message("site = 'reward'\ndivergence = { kind = 'derivative', of = { kind = 'reverse_kl' } }")
+            .contains("expected sequence: Derivative(ReverseKl)")
+    );
+    assert!(
+        message("site = 'loss'\ndivergence = { kind = 'sqrt_chi_squared' }").contains("expected sequence")
+    );
+    let exact =
+        "site = 'loss'\ngranularity = 'sequence'\ndivergence = { kind = 'exact', of = { kind = 'kl' } }";
+    assert!(message(exact).starts_with("`granularity` is sequence, expected token: Kl"));
+}
+
+#[test]
+fn beta_in_deviations_of_the_reward_is_measured_once() {
+    let read = |text: &str| {
+        parse(&format!("site = 'reward'\ncoefficient = {{ {text} }}")).unwrap().coefficient().clone()
+    };
+    let mut coefficient = read("kind = 'reward_std', beta = 0.5");
+    // Not known yet: counts as 1.
+    assert_eq!(coefficient.beta(), 0.5);
+    assert_eq!(coefficient.measure(4.0), Ok(()));
+    assert_eq!(coefficient.beta(), 2.0);
+    assert_eq!(coefficient.measure(8.0), Ok(()));
+    assert_eq!(coefficient.beta(), 2.0);
+    assert_eq!(coefficient, read("kind = 'reward_std', beta = 0.5, deviation = 4.0"));
+    let mut fixed = Coefficient::default();
+    assert_eq!((fixed.measure(0.0), fixed.beta()), (Ok(()), 0.05));
+    for nothing in [0.0, 1e-12, f64::NAN, f64::INFINITY, -1.0] {
+        let mut coefficient = read("kind = 'reward_std', beta = 0.5");
+        let message = coefficient.measure(nothing).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("standard deviation {nothing}, expected more than 1e-12")),
+            "{message}"
+        );
+        assert_eq!(coefficient, read("kind = 'reward_std', beta = 0.5"));
+    }
+    let message =
+        refusal("site = 'reward'\ncoefficient = { kind = 'reward_std', beta = 0.5, deviation = 0.0 }");
+    assert!(message.contains("expected a finite number > 0, found 0"), "{message}");
+}
+
+#[test]
 fn every_named_divergence_is_another_one() {
     let log_ratio = || double::<2>([[1.5]]);
     let reward: Vec<f64> =

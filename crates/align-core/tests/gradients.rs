@@ -1,10 +1,12 @@
 //! What may be differentiated, and what its gradient is (ppo-details 13), by enumeration on bigram policies.
 
 use align_core::divergence::{
-    ChiSquared, Divergence, Kl, KlEstimator, KlLoss, LossDivergence, clamp_log_ratio, clamped_fraction,
+    AlphaDivergence, ChiSquared, ChiSquaredLoss, Derivative, Divergence, FDivergence, JensenShannon, Kl,
+    KlEstimator, KlLoss, LossDivergence, ReverseKl, SqrtChiSquared, SqrtChiSquaredLoss, SquaredHellinger,
+    clamp_log_ratio, clamped_fraction,
 };
 use align_core::masked::{self, Shift};
-use align_core::number::NonNegative;
+use align_core::number::{Finite, NonNegative};
 use align_core::regularizer::{Coefficient, Granularity, Regularizer, Site};
 use align_core::{CausalLm, Draws, Reference, TokenBatch, log_probs};
 use align_testkit::gradcheck::{assert_gradient, assert_module_gradients, module_gradients};
@@ -71,6 +73,81 @@ fn k3_as_a_loss_descends_the_divergence_from_the_reference() {
 #[test]
 fn chi_squared_as_a_loss_descends_chi_squared() {
     assert_close(sampled_gradient(|d| ChiSquared.surrogate(d)), exact_gradient(&ChiSquared), EXACT);
+}
+
+fn alpha(alpha: f64) -> AlphaDivergence {
+    AlphaDivergence { alpha: Finite::literal(alpha) }
+}
+
+/// Burn's backward pass of a product with a scalar rounds the scalar to f32, 2⁻²⁴ ≈ 6e-8 of it: α = 0.3 in the exact form.
+const SCALARS: f64 = 1e-7;
+
+/// Every α that has a formula of its own, and one between each two.
+const ALPHAS: [f64; 7] = [-1.0, 0.0, 0.3, 0.5, 1.0, 2.0, 3.0];
+
+#[test]
+fn every_f_divergence_as_a_loss_descends_itself_and_has_the_value_of_its_estimate() {
+    fn check<D: FDivergence + LossDivergence>(divergence: D) {
+        let found = sampled_gradient(|d| divergence.surrogate(d));
+        let exact = exact_gradient(&divergence);
+        assert!(largest(&exact) > 0.01, "{divergence:?} could not be told from nothing");
+        assert_close(found, exact, SCALARS);
+        let d = || double::<2>([[0.7, -1.3, 4.0]]);
+        assert_close(divergence.surrogate(d()), divergence.estimate(d()), 1e-12);
+    }
+    check(ReverseKl);
+    check(ChiSquared);
+    check(JensenShannon);
+    check(SquaredHellinger);
+    ALPHAS.into_iter().map(alpha).for_each(check);
+}
+
+/// The gradient of `E_π[penalty]` that the score function gives: by `Σ_y stop(π(y) penalty(y)) log π(y)`.
+fn score_function_gradient(divergence: &dyn Divergence) -> Vec<f64> {
+    sampled_gradient(|log_ratio| {
+        let penalty = divergence.estimate(log_ratio.clone().without_autodiff());
+        penalty * log_ratio
+    })
+}
+
+#[test]
+fn in_the_reward_the_derivative_has_the_gradient_of_the_divergence_and_the_value_only_for_kl() {
+    fn check<D: FDivergence + Copy>(divergence: D) {
+        let exact = exact_gradient(&divergence);
+        assert_close(score_function_gradient(&Derivative(divergence)), exact, SCALARS);
+    }
+    check(Kl::default());
+    check(ReverseKl);
+    check(ChiSquared);
+    check(JensenShannon);
+    check(SquaredHellinger);
+    ALPHAS.into_iter().map(alpha).for_each(check);
+    assert_close(score_function_gradient(&Kl::default()), exact_gradient(&Kl::default()), EXACT);
+    // χ² by its value: half.
+    let half: Vec<f64> = exact_gradient(&ChiSquared).iter().map(|slope| slope / 2.0).collect();
+    assert_close(score_function_gradient(&ChiSquared), half, 1e-10);
+    for divergence in [&ReverseKl as &dyn Divergence, &JensenShannon, &SquaredHellinger] {
+        let (value, exact) = (score_function_gradient(divergence), exact_gradient(divergence));
+        let apart: Vec<f64> = value.iter().zip(&exact).map(|(a, b)| a - b).collect();
+        assert!(largest(&apart) > 0.01, "{divergence:?}: the value's pull is another one");
+    }
+}
+
+#[test]
+fn the_root_of_chi_squared_has_its_gradient_in_the_reward_and_in_the_loss() {
+    let (policy, reference) = setting();
+    let all = policy.enumerate(&[0], 2, Some(2));
+    let chi_squared = all.divergence(&ChiSquared, &policy, &reference).into_scalar();
+    let exact = exact_gradient(&SqrtChiSquared::default());
+    assert_close(score_function_gradient(&SqrtChiSquared::at(chi_squared)), exact.clone(), 1e-10);
+    let loss = |estimator| SqrtChiSquaredLoss { estimator, chi_squared: Some(chi_squared) };
+    assert_close(sampled_gradient(|d| loss(ChiSquaredLoss::Exact).surrogate(d)), exact, 1e-10);
+    // As released: ½∇χ² + ∇KL(μ‖π), over twice the root.
+    let (chi, kl) = (exact_gradient(&ChiSquared), exact_gradient(&ReverseKl));
+    let released: Vec<f64> = chi.iter().zip(&kl).map(|(chi, kl)| chi / 2.0 + kl).collect();
+    assert_close(sampled_gradient(|d| ChiSquaredLoss::Released.surrogate(d)), released.clone(), 1e-10);
+    let over_root: Vec<f64> = released.iter().map(|slope| slope / (2.0 * chi_squared.sqrt())).collect();
+    assert_close(sampled_gradient(|d| loss(ChiSquaredLoss::Released).surrogate(d)), over_root, 1e-10);
 }
 
 #[test]
@@ -167,7 +244,10 @@ fn impossible_outcomes_leave_the_gradient_of_exact_divergences_finite() {
     // Logits of −∞ make the outcome impossible for both; the others share a softmax.
     let logits = tracked_double::<2>([[0.2, -0.3, f64::NEG_INFINITY]]);
     let other = double::<2>([[0.5, 0.5, 0.0]]).log();
-    for divergence in [&Kl::default() as &dyn Divergence, &ChiSquared] {
+    let family = [-1.0, 0.5, 3.0].map(alpha);
+    let [negative, between, above] = family.each_ref();
+    let (kl, root) = (Kl::default(), SqrtChiSquared::default());
+    for divergence in [&kl as &dyn Divergence, &ChiSquared, &JensenShannon, &root, negative, between, above] {
         let loss = divergence.exact(log_softmax(logits.clone(), 1), other.clone());
         let found = gradient(&loss, &logits);
         assert!(found.iter().all(|slope| slope.is_finite()), "{divergence:?}: {found:?}");

@@ -2,10 +2,11 @@
 
 use align_core::advantages::{gae, group_normalized, leave_one_out, returns_to_go};
 use align_core::divergence::{
-    ChiSquared, Divergence, DivergenceConfig, JensenShannon, Kl, KlEstimator, ReverseKl, SquaredHellinger,
-    TotalVariation,
+    AlphaDivergence, ChiSquared, Divergence, DivergenceConfig, JensenShannon, Kl, KlEstimator, ReverseKl,
+    SquaredHellinger, TotalVariation,
 };
 use align_core::masked::{self, Shift};
+use align_core::number::Finite;
 use align_core::selection::top_k;
 use align_core::{Completions, log_probs};
 use align_testkit::strategies::{
@@ -48,7 +49,14 @@ fn all_divergences() -> Vec<Box<dyn Divergence>> {
         Box::new(JensenShannon),
         Box::new(TotalVariation),
         Box::new(SquaredHellinger),
+        Box::new(alpha(-1.0)),
+        Box::new(alpha(0.3)),
+        Box::new(alpha(3.0)),
     ]
+}
+
+fn alpha(alpha: f64) -> AlphaDivergence {
+    AlphaDivergence { alpha: Finite::literal(alpha) }
 }
 
 /// GAE as Schulman et al. write it: `Σ_l (γλ)^l δ_{t+l}`, over one row without padding.
@@ -148,10 +156,35 @@ proptest! {
             let (p, q) = (tensor(std::slice::from_ref(&p)), tensor(std::slice::from_ref(&q)));
             let mean = (p.clone().exp() * divergence.estimate(p.clone() - q.clone())).sum();
             let exact = divergence.exact(p, q);
-            // χ² reaches e^9 here; its terms round relatively.
+            // χ² reaches e^9 here and α = 3 e^18; their terms round relatively.
             let scale = 1.0 + exact.clone().into_scalar::<f64>();
             assert_close(mean, exact, 1e-12 * scale);
         }
+    }
+
+    #[test]
+    fn the_alpha_family_passes_through_its_members((p, q) in two_log_distributions(5)) {
+        let of = |a: f64| one(&alpha(a), &p, &q);
+        let (kl, reverse) = (one(&Kl::default(), &p, &q), one(&ReverseKl, &p, &q));
+        let (chi, hellinger) = (one(&ChiSquared, &p, &q), one(&SquaredHellinger, &p, &q));
+        assert_close([of(1.0), of(0.0)], [kl, reverse], 1e-12);
+        assert_close([of(0.5), of(2.0) / (1.0 + chi)], [4.0 * hellinger, chi / 2.0 / (1.0 + chi)], 1e-11);
+        // The ends are limits: 10⁻⁶ beside them the family is that far off, relatively, and 1/10⁻⁶ roundings.
+        for (end, limit) in [(1.0, kl), (0.0, reverse)] {
+            assert_close([of(end - 1e-6), of(end + 1e-6)], [limit; 2], 1e-4 * (1.0 + limit));
+        }
+        // D_α(π‖μ) = D_{1−α}(μ‖π).
+        assert_close(of(0.3), one(&alpha(0.7), &q, &p), 1e-11);
+    }
+
+    #[test]
+    fn the_alpha_estimates_have_the_members_estimates_as_limits(log_ratio in matrix(2, 4, 5.0)) {
+        let at = |a: f64| alpha(a).estimate(tensor(&log_ratio)).values();
+        let k3 = Kl { estimator: KlEstimator::K3 }.estimate(tensor(&log_ratio));
+        assert_close(at(1.0), k3, 1e-12 * 5f64.exp());
+        assert_close(at(1e-6), ReverseKl.estimate(tensor(&log_ratio)), 1e-4 * 5f64.exp());
+        let hellinger = SquaredHellinger.estimate(tensor(&log_ratio)) * 4.0;
+        assert_close(at(0.5), hellinger, 1e-12 * 5f64.exp());
     }
 
     #[test]
@@ -178,6 +211,7 @@ proptest! {
             DivergenceConfig::Kl { estimator: KlEstimator::K2 }, DivergenceConfig::Kl { estimator: KlEstimator::K3 },
             DivergenceConfig::ReverseKl {}, DivergenceConfig::JensenShannon {},
             DivergenceConfig::TotalVariation {}, DivergenceConfig::SquaredHellinger {},
+            DivergenceConfig::Alpha { alpha: Finite::literal(-0.5) }, DivergenceConfig::Alpha { alpha: Finite::literal(2.0) },
         ] {
             for estimate in config.build().estimate(tensor(&log_ratio)).values() {
                 // Terms of size e^20 cancel to within their rounding.

@@ -1,6 +1,6 @@
 //! The language model: a decoder and the head that scores next tokens.
 
-use align_core::{CausalLm, Completions, Decoder, Draws, TokenBatch, TokenLogProbs};
+use align_core::{CausalLm, Completions, Decoder, Draws, NextTokens, TokenBatch, TokenLogProbs};
 use align_kernels::{HeadOptions, WeightLayout};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
@@ -157,6 +157,14 @@ impl CausalLm for Transformer {
 
     fn decoder<'a>(&'a self) -> Box<dyn Decoder + 'a> {
         Box::new(CachedDecoder::new(self))
+    }
+
+    fn next_tokens<'a>(&'a self, completions: &Completions) -> NextTokens<'a> {
+        let states = self.backbone.hidden_before_responses(completions);
+        NextTokens::new(states, |states| {
+            let [b, c, e] = states.dims();
+            self.score(states.reshape([b * c, e])).reshape([b, c, self.vocab_size()])
+        })
     }
 
     fn token_log_probs(&self, completions: &Completions, temperature: f64) -> TokenLogProbs {

@@ -276,3 +276,19 @@ fn the_trained_model_of_the_shared_data_agrees() {
         scores = decoder.advance(&[next]);
     }
 }
+
+#[test]
+fn the_states_below_the_head_give_the_scores_a_few_positions_at_a_time() {
+    let model = Transformer::from_pretrained(&fixtures::path("models/gemma2"), &device()).unwrap();
+    let completions =
+        Completions::from_rows(&[vec![5, 9, 2], vec![7]], &[vec![11, 3], vec![8, 6, 4, 1]], &device());
+    let [_, p] = completions.prompt.ids.dims();
+    let [b, r] = completions.response.ids.dims();
+    let whole = model.logits(&completions.joined()).slice([0..b, p - 1..p + r - 1]);
+    let next = model.next_tokens(&completions);
+    assert_eq!(next.states.dims(), [b, r, model.config().hidden_size], "nothing of the vocabulary's size");
+    for columns in [0..1, 1..r] {
+        let found = next.scores(columns.clone());
+        align_testkit::assert_close(found, whole.clone().slice([0..b, columns]), 1e-4);
+    }
+}

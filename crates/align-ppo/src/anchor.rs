@@ -50,6 +50,14 @@ impl<P: Policy> Anchor<P> {
             Self::Moving(moving) => moving.model.log_probs(completions, temperature),
         }
     }
+
+    /// The reference as it stands.
+    pub fn as_reference(&self) -> &dyn Reference {
+        match self {
+            Self::Fixed(reference) => reference.as_ref(),
+            Self::Moving(moving) => &moving.model,
+        }
+    }
 }
 
 /// How a reference follows the policy, iteration by iteration.

@@ -1,11 +1,12 @@
 //! What can go wrong in a PPO run, apart from the optimiser's own troubles.
 
 use align_core::PersistError;
-use align_core::regularizer::AdaptiveTarget;
+use align_core::regularizer::{AdaptiveTarget, ConstantReward};
 use align_models::GenerateError;
 use align_train::TrainError;
 
 use crate::config::ConfigError;
+use crate::occupancy::NoCorrelation;
 
 /// How a policy degenerated.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,7 +22,17 @@ pub enum Degeneration {
         /// Mean score of the first rollout.
         first_score: f64,
     },
+    /// The members of the reward's ensemble no longer agree: the policy is where their training data is not.
+    Disagreement {
+        /// The variance between members, a mean over responses.
+        variance: f64,
+        /// The most that was allowed.
+        limit: f64,
+    },
 }
+
+/// What an ensemble reports its variance as.
+pub(crate) const DISAGREEMENT: &str = "ensemble/variance";
 
 impl std::fmt::Display for Degeneration {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -31,6 +42,11 @@ impl std::fmt::Display for Degeneration {
                 "responses shrank from {first_length:.1} to {length:.1} tokens while the score fell from \
                  {first_score:.4} to {score:.4}: the policy stops early to pay less divergence; lower `kl_coef`, or \
                  start nearer the reference"
+            ),
+            Self::Disagreement { variance, limit } => write!(
+                formatter,
+                "the reward's members disagree by a variance of {variance:.4}, `max_disagreement` is {limit}: the policy is \
+                 where they have seen no data; take an earlier checkpoint, raise `kl_coef`, or use a more cautious `aggregate`"
             ),
         }
     }
@@ -81,6 +97,17 @@ pub enum PpoError {
         /// How many scores came.
         found: usize,
     },
+    /// The judge gave no scores and said why.
+    #[error("the judge gave no scores: {reason}")]
+    JudgeFailed {
+        /// What it said.
+        reason: String,
+    },
+    /// A limit on something the judge does not report.
+    #[error(
+        "`max_disagreement` needs an ensemble, expected a judge that reports `{DISAGREEMENT}`, found one that does not"
+    )]
+    NoDisagreement,
     /// The very first update already sees another policy than the one that drew the rollout.
     #[error(
         "the mean ratio of the first minibatch is {found} and its log is {spread} off 0 (root mean square), expected 1 and 0 \
@@ -109,6 +136,25 @@ pub enum PpoError {
     /// Adaptive β aims below the divergence it starts with.
     #[error(transparent)]
     AdaptiveTarget(#[from] AdaptiveTarget),
+    /// β counts in deviations of a reward that has none.
+    #[error(transparent)]
+    ConstantReward(#[from] ConstantReward),
+    /// A divergence over the whole vocabulary, and a reference that knows only single tokens.
+    #[error(
+        "the regulariser is exact over the vocabulary and the reference gives log-probabilities of single tokens, expected a \
+         reference that is a model"
+    )]
+    ReferenceWithoutScores,
+    /// A divergence over the whole vocabulary, and two vocabularies.
+    #[error(
+        "the regulariser is exact over the vocabulary and the reference scores {found} tokens, expected the policy's {expected}"
+    )]
+    OtherVocabulary {
+        /// Of the policy.
+        expected: usize,
+        /// Of the reference.
+        found: usize,
+    },
     /// The policy degenerated.
     #[error("degenerate policy: {kind}")]
     DegeneratePolicy {
@@ -141,6 +187,11 @@ pub enum Warning {
         /// Its mean, nats per response.
         mean: f64,
     },
+    /// Scores and gold scores have no correlation to report, or none that gives a λ*.
+    Uncorrelated {
+        /// Why.
+        cause: NoCorrelation,
+    },
 }
 
 impl std::fmt::Display for Warning {
@@ -152,6 +203,12 @@ impl std::fmt::Display for Warning {
                  log-probabilities and the sampling distribution disagree; likely causes: different temperatures, top-k or \
                  top-p, suppressed stop tokens, padding or positions"
             ),
+            Self::Uncorrelated { cause: cause @ NoCorrelation::NotPositive { .. } } => {
+                write!(formatter, "`occupancy/lambda_star` is not reported: {cause}")
+            }
+            Self::Uncorrelated { cause } => {
+                write!(formatter, "`occupancy/correlation` is not reported: {cause}")
+            }
         }
     }
 }

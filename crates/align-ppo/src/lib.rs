@@ -13,6 +13,7 @@
 //! | what each token is paid | [`rewards`] |
 //! | collecting | [`rollout`] |
 //! | rewards to advantages | [`estimate`] |
+//! | how far to trust the judge, how strongly to hold the policy | [`occupancy`] |
 //! | references that follow the policy | [`Anchor`], [`MovingReference`] |
 //! | what is logged | [`report`] |
 //!
@@ -26,6 +27,7 @@ mod critic;
 mod error;
 pub mod estimate;
 pub mod objective;
+pub mod occupancy;
 mod ppo;
 pub mod report;
 mod resume;

@@ -2,9 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 
-use align_core::regularizer::{Granularity, Regularizer, Site};
-use align_core::{Completions, Critic, Policy, masked};
+use align_core::exact::{Exact, add_gradients, token_divergences};
+use align_core::regularizer::{Coefficient, Granularity, Regularizer, Site};
+use align_core::{Completions, Critic, NextTokens, Policy, Reference, masked};
 use align_train::{Loss, Metrics, Objective};
+use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::surrogate::{ClipRange, RatioSums, clipped_surrogate};
@@ -37,16 +39,26 @@ pub struct CriticBatch {
 /// The clipped surrogate, plus the regulariser where that stands in the loss.
 ///
 /// The value is a sum over tokens and the weight their number, so the learner's quotient is the mean over the tokens of
-/// the whole optimiser step.
-#[derive(Debug)]
+/// the whole optimiser step. A regulariser of whole responses has to be [fixed](Regularizer::fixed_to) to the rollout.
+///
+/// A fixed β at sequence granularity multiplies the mean over responses, as in the published implementation of √χ². Beside a
+/// mean over tokens that is as many times stronger than the same β in the reward as a response has tokens. In deviations of
+/// the reward ([`Coefficient::RewardStd`]) β means the same in both places.
+///
+/// A regulariser that is exact over the vocabulary takes a second pass through the policy and one through the reference; its
+/// scores are held a few response positions at a time ([`add_gradients`]).
 pub struct PolicyObjective<'a> {
     clip: ClipRange,
     temperature: f64,
     /// Only if it stands in the loss with β > 0.
     regularizer: Option<&'a Regularizer>,
+    /// For a regulariser that is exact over the vocabulary.
+    reference: Option<&'a dyn Reference>,
     /// Tokens per response of the optimiser step: what turns a mean over tokens into one over responses.
     tokens_per_response: f64,
     sums: RefCell<RatioSums>,
+    /// Overflows of the regulariser and what they are out of.
+    clamped: Cell<(f64, f64)>,
 }
 
 impl<'a> PolicyObjective<'a> {
@@ -57,14 +69,22 @@ impl<'a> PolicyObjective<'a> {
         regularizer: &'a Regularizer,
         tokens_per_response: f64,
     ) -> Self {
-        let in_loss = matches!(regularizer.site, Site::Loss(_)) && regularizer.coefficient.beta() > 0.0;
+        let in_loss = !matches!(regularizer.site, Site::Reward(_)) && regularizer.coefficient.beta() > 0.0;
         Self {
             clip,
             temperature,
             regularizer: in_loss.then_some(regularizer),
+            reference: None,
             tokens_per_response,
             sums: RefCell::default(),
+            clamped: Cell::default(),
         }
+    }
+
+    /// With the reference as a model, which [`Site::Exact`] needs.
+    #[must_use]
+    pub fn with_reference(self, reference: &'a dyn Reference) -> Self {
+        Self { reference: Some(reference), ..self }
     }
 
     /// Sums over everything seen so far.
@@ -73,10 +93,9 @@ impl<'a> PolicyObjective<'a> {
     }
 }
 
-impl<P: Policy> Objective<P> for PolicyObjective<'_> {
-    type Batch = PolicyBatch;
-
-    fn loss(&self, policy: &P, batch: &PolicyBatch) -> Loss {
+impl PolicyObjective<'_> {
+    /// All but what is exact over the vocabulary.
+    fn sampled<P: Policy>(&self, policy: &P, batch: &PolicyBatch) -> Loss {
         let mask = &batch.completions.response.mask;
         let tokens = policy.token_log_probs(&batch.completions, self.temperature);
         let log_ratio = tokens.log_probs.clone() - batch.old_log_probs.clone();
@@ -87,21 +106,86 @@ impl<P: Policy> Objective<P> for PolicyObjective<'_> {
         let entropy: f64 = number(masked::sum(tokens.entropies, mask));
         let mut metrics = Metrics::new();
         let mut loss = Loss::new(surrogate.clone(), sums.tokens).with_term("policy", surrogate.clone());
-        let over = |sum: f64| if sums.tokens > 0.0 { sum / sums.tokens } else { 0.0 };
-        metrics.set("loss/policy_avg", over(number(surrogate)));
-        metrics.set("policy/entropy_avg", over(entropy));
-        if let Some(regularizer) = self.regularizer {
-            let log_ratio = tokens.log_probs - batch.reference_log_probs.clone();
-            let terms = masked::sum(regularizer.loss_terms(log_ratio, mask), mask);
-            let terms = match regularizer.granularity {
-                Granularity::Token => terms,
-                Granularity::Sequence => terms * self.tokens_per_response,
-            };
-            metrics.set("loss/regularizer_avg", over(number(terms.clone())));
-            loss.value = loss.value + terms.clone();
-            loss = loss.with_term("regularizer", terms);
+        metrics.set("loss/policy_avg", over(number(surrogate), sums.tokens));
+        metrics.set("policy/entropy_avg", over(entropy, sums.tokens));
+        loss.metrics = metrics;
+        let Some(regularizer) = self.regularizer.filter(|of| matches!(of.site, Site::Loss(_))) else {
+            return loss;
+        };
+        let log_ratio = tokens.log_probs - batch.reference_log_probs.clone();
+        self.count_clamped(regularizer, &log_ratio, mask, sums.tokens);
+        let terms = masked::sum(regularizer.loss_terms(log_ratio, mask), mask);
+        let terms = match (regularizer.granularity, &regularizer.coefficient) {
+            (Granularity::Token, _) => terms,
+            // In units of the reward: a response's advantage is a mean over tokens as well.
+            (Granularity::Sequence, Coefficient::RewardStd { .. }) => terms,
+            (Granularity::Sequence, _) => terms * self.tokens_per_response,
+        };
+        with_regularizer(loss, terms)
+    }
+
+    fn count_clamped(
+        &self,
+        regularizer: &Regularizer,
+        log_ratio: &Tensor<2>,
+        mask: &Tensor<2, Bool>,
+        tokens: f64,
+    ) {
+        let out_of = match regularizer.granularity {
+            Granularity::Token => tokens,
+            Granularity::Sequence => {
+                number(mask.clone().int().sum_dim(1).greater_elem(0).int().sum().float())
+            }
+        };
+        let (clamped, seen) = self.clamped.get();
+        self.clamped.set((clamped + regularizer.clamped_fraction(log_ratio, mask) * out_of, seen + out_of));
+    }
+
+    /// What is exact over the vocabulary, if that is asked for: how it is measured, β, and the reference's distributions.
+    fn exact(&self, completions: &Completions) -> Option<(Exact<'_>, f64, NextTokens<'_>)> {
+        let regularizer = self.regularizer?;
+        let Site::Exact { divergence, columns } = &regularizer.site else { return None };
+        let reference = self.reference.expect("an exact divergence has its reference by `with_reference`");
+        let distributions = reference.distributions(completions).expect("the reference is a model");
+        let how =
+            Exact { divergence: divergence.as_ref(), temperature: self.temperature, columns: columns.get() };
+        Some((how, regularizer.coefficient.beta(), distributions))
+    }
+}
+
+/// The loss with the regulariser's sum over tokens.
+fn with_regularizer(mut loss: Loss, terms: Tensor<1>) -> Loss {
+    loss.metrics.set("loss/regularizer_avg", over(number(terms.clone()), loss.weight));
+    loss.value = loss.value + terms.clone();
+    loss.with_term("regularizer", terms)
+}
+
+fn over(sum: f64, tokens: f64) -> f64 {
+    if tokens > 0.0 { sum / tokens } else { 0.0 }
+}
+
+impl<P: Policy> Objective<P> for PolicyObjective<'_> {
+    type Batch = PolicyBatch;
+
+    /// # Panics
+    /// If the regulariser is exact over the vocabulary and there is no reference, or one that is no model.
+    fn loss(&self, policy: &P, batch: &PolicyBatch) -> Loss {
+        let loss = self.sampled(policy, batch);
+        let Some((how, beta, reference)) = self.exact(&batch.completions) else { return loss };
+        let mask = &batch.completions.response.mask;
+        let measured = token_divergences(&policy.next_tokens(&batch.completions), &reference, mask, &how);
+        with_regularizer(loss, measured.sum() * beta)
+    }
+
+    fn gradients(&self, policy: &P, batch: &PolicyBatch) -> (Loss, GradientsParams) {
+        let loss = self.sampled(policy, batch);
+        if loss.weight <= 0.0 || !number(loss.value.clone()).is_finite() {
+            return (loss, GradientsParams::new());
         }
-        loss.with_metrics(metrics)
+        let mut gradients = GradientsParams::from_grads(loss.value.backward(), policy);
+        let Some((how, beta, reference)) = self.exact(&batch.completions) else { return (loss, gradients) };
+        let terms = add_gradients(policy, &batch.completions, &reference, &how, beta, &mut gradients);
+        (with_regularizer(loss, terms), gradients)
     }
 
     fn finish(&self, metrics: &mut Metrics) {
@@ -109,6 +193,10 @@ impl<P: Policy> Objective<P> for PolicyObjective<'_> {
         metrics.set("policy/approxkl_avg", sums.approx_kl());
         metrics.set("policy/clipfrac_avg", sums.clip_fraction());
         metrics.set("policy/log_ratio_clampfrac", sums.clamp_fraction());
+        let (clamped, seen) = self.clamped.get();
+        if seen > 0.0 {
+            metrics.set("regularizer/clampfrac_avg", clamped / seen);
+        }
         metrics.set("val/ratio", sums.ratio_mean());
         metrics.set("val/ratio_var", sums.ratio_variance());
     }

@@ -12,10 +12,11 @@ use rand::seq::SliceRandom;
 use crate::anchor::Anchor;
 use crate::config::{BatchPlan, PpoConfig};
 use crate::critic::NoCritic;
-use crate::error::{Degeneration, PpoError, Warning};
+use crate::error::{DISAGREEMENT, Degeneration, PpoError, Warning};
 use crate::estimate::{Estimates, estimate};
 use crate::objective::{CriticBatch, CriticObjective, Lengths, PolicyBatch, PolicyObjective};
-use crate::report::{Summary, rollout_metrics, summarize};
+use crate::occupancy::{self, Base};
+use crate::report::{Summary, regularizer_metrics, rollout_metrics, summarize};
 use crate::rewards::RunningMoments;
 use crate::rollout::{Collector, Rollout};
 
@@ -68,6 +69,7 @@ pub struct Ppo<P, C = NoCritic> {
     detokenize: Option<Box<dyn Detokenize>>,
     pub(crate) moments: RunningMoments,
     pub(crate) first: Option<(f64, f64)>,
+    pub(crate) base: Option<Base>,
     pub(crate) episodes: u64,
     probe: Option<(Completions, f32)>,
     warnings: Vec<Warning>,
@@ -78,7 +80,8 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
     ///
     /// # Errors
     /// If settings contradict each other or the parts: no prompts, `gae` without a critic or a critic without `gae`, a stop
-    /// penalty without stop tokens, nothing to train.
+    /// penalty without stop tokens, nothing to train, a regulariser that is exact over the vocabulary beside a reference that
+    /// is no model of the policy's tokens.
     pub fn new(parts: PpoParts<P, C>, config: PpoConfig) -> Result<Self, PpoError> {
         let plan = config.plan()?;
         config.check_stop_tokens()?;
@@ -98,6 +101,7 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
             .map(|critic| Learner::new(critic, config.critic_optimizer(), steps(plan.iterations)))
             .transpose()?;
         let regularizer = parts.regularizer.unwrap_or_else(|| config.regularizer());
+        config.check_regularizer(&regularizer)?;
         let mut ppo = Self {
             draws: Draws::new(config.seed),
             config,
@@ -113,10 +117,12 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
             detokenize: None,
             moments: RunningMoments::default(),
             first: None,
+            base: None,
             episodes: 0,
             probe: None,
             warnings: Vec::new(),
         };
+        ppo.check_distributions()?;
         ppo.probe = ppo.take_probe();
         Ok(ppo)
     }
@@ -194,13 +200,22 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
     /// One iteration, counted from 0.
     ///
     /// # Errors
-    /// As [`collect`](Self::collect); if an optimiser step fails, the reference moved, an adaptive target is out of reach or
-    /// the policy degenerated.
+    /// As [`collect`](Self::collect); if an optimiser step fails, the reference moved, an adaptive target is out of reach, β
+    /// counts in deviations of a constant reward or the policy degenerated.
     pub fn iteration(&mut self, iteration: u64) -> Result<Metrics, PpoError> {
         let begun = Instant::now();
         self.check_reference(iteration)?;
         let rollout = self.collect(iteration)?;
         let summary = summarize(&rollout);
+        let gold = rollout.gold.as_deref();
+        let (base, undefined) = match (self.first, self.base) {
+            (None, _) => {
+                let (base, undefined) = Base::of(&rollout.scores, gold);
+                self.regularizer.coefficient.measure(base.reward_std)?;
+                (Some(base), undefined)
+            }
+            (Some(_), base) => (base, None),
+        };
         let mut moments = self.moments;
         let estimates = estimate(&rollout, &self.regularizer, &self.config, &mut moments);
         let observed = self.observed_divergence(&summary, &estimates);
@@ -208,6 +223,7 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
             self.regularizer.coefficient.check_start(observed)?;
         }
         self.check_degeneration(&summary)?;
+        self.check_disagreement(&rollout)?;
 
         let updating = Instant::now();
         let learnt = self.update(iteration, &rollout, &estimates)?;
@@ -216,6 +232,11 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
         let (stops, limit) = (&self.config.stop_token_ids, self.config.response_length);
         let mut metrics = rollout_metrics(&rollout, &estimates, stops, limit);
         metrics.merge(learnt);
+        rollout.judge_metrics.iter().for_each(|(name, value)| metrics.set(name.as_str(), *value));
+        regularizer_metrics(&mut metrics, &rollout, &self.regularizer);
+        let present = occupancy::log(&mut metrics, base.as_ref(), &rollout.scores, gold);
+        // On the first rollout the two are of the same scores.
+        self.warnings.extend(undefined.or(present).map(|cause| Warning::Uncorrelated { cause }));
         metrics.set("objective/kl_coef", self.beta());
         if summary.kl < NEGATIVE_KL {
             self.warnings.push(Warning::NegativeKl { mean: summary.kl });
@@ -224,6 +245,7 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
         self.regularizer.coefficient.update(observed, self.plan.rollout_batch);
         self.moments = moments;
         self.first.get_or_insert((summary.length, summary.score));
+        self.base = base;
         self.episodes += self.plan.rollout_batch as u64;
         if let Anchor::Moving(moving) = &mut self.reference {
             moving.follow(self.policy.model(), iteration + 1);
@@ -247,6 +269,9 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
         let (prompts, responses) =
             (rollout.completions.prompt.lengths(), rollout.completions.response.lengths());
         let lengths = Lengths { prompts: &prompts, responses: &responses };
+        // Measured once on the whole rollout: how it is cut into steps and microbatches then changes nothing.
+        let log_ratio = rollout.old_log_probs.clone() - rollout.reference_log_probs.clone();
+        let fixed = self.regularizer.fixed_to(log_ratio, &rollout.completions.response.mask);
         let warming_up = self.critic.is_some() && iteration < self.config.critic_warmup as u64;
         let mut policy_metrics = Vec::new();
         let mut critic_metrics = Vec::new();
@@ -257,7 +282,8 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
             for rows in order.chunks(self.plan.minibatch) {
                 if !warming_up {
                     let first = policy_metrics.is_empty();
-                    policy_metrics.push((1.0, self.step_policy(rollout, estimates, rows, lengths, first)?));
+                    let step = self.step_policy(rollout, estimates, fixed.as_ref(), rows, lengths, first)?;
+                    policy_metrics.push((1.0, step));
                 }
                 if let Some(metrics) = self.step_critic(rollout, estimates, rows, lengths)? {
                     critic_metrics.push((1.0, metrics));
@@ -289,6 +315,7 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
         &mut self,
         rollout: &Rollout,
         estimates: &Estimates,
+        fixed: Option<&Regularizer>,
         rows: &[usize],
         lengths: Lengths<'_>,
         first: bool,
@@ -302,9 +329,10 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
         let objective = PolicyObjective::new(
             self.config.clip_range(),
             self.config.temperature.get(),
-            &self.regularizer,
+            fixed.unwrap_or(&self.regularizer),
             tokens as f64 / rows.len() as f64,
-        );
+        )
+        .with_reference(self.reference.as_reference());
         let gradients = self.policy.gradients(&objective, &batches)?;
         if first {
             self.check_ratio(&objective)?;
@@ -367,6 +395,18 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
         }
     }
 
+    /// Members of an ensemble that no longer agree.
+    fn check_disagreement(&self, rollout: &Rollout) -> Result<(), PpoError> {
+        let Some(limit) = self.config.max_disagreement else { return Ok(()) };
+        let found = rollout.judge_metrics.iter().find(|(name, _)| name == DISAGREEMENT);
+        let Some(&(_, variance)) = found else { return Err(PpoError::NoDisagreement) };
+        if variance <= limit.get() {
+            return Ok(());
+        }
+        let kind = Degeneration::Disagreement { variance, limit: limit.get() };
+        Err(PpoError::DegeneratePolicy { kind })
+    }
+
     /// T4: responses that became short while the score fell.
     fn check_degeneration(&self, now: &Summary) -> Result<(), PpoError> {
         let (Some(fraction), Some((first_length, first_score))) =
@@ -382,11 +422,27 @@ impl<P: Policy, C: Critic> Ppo<P, C> {
         Ok(())
     }
 
-    /// One token the fixed reference is asked about at the start.
-    fn take_probe(&self) -> Option<(Completions, f32)> {
+    /// What is exact over the vocabulary needs a reference that scores the policy's own.
+    fn check_distributions(&self) -> Result<(), PpoError> {
+        let Site::Exact { .. } = self.regularizer.site else { return Ok(()) };
+        // Without a token to ask about, collecting will refuse the prompts.
+        let Some(completions) = self.one_token() else { return Ok(()) };
+        let distributions = self.reference.as_reference().distributions(&completions);
+        let [_, _, found] = distributions.ok_or(PpoError::ReferenceWithoutScores)?.scores(0..1).dims();
+        let expected = self.policy.model().vocab_size();
+        if found == expected { Ok(()) } else { Err(PpoError::OtherVocabulary { expected, found }) }
+    }
+
+    /// The first prompt, answered by its own first token.
+    fn one_token(&self) -> Option<Completions> {
         let prompt = self.prompts.iter().find(|prompt| !prompt.is_empty())?;
         let device = self.policy.model().valid().device();
-        let completions = Completions::from_rows(std::slice::from_ref(prompt), &[vec![prompt[0]]], &device);
+        Some(Completions::from_rows(std::slice::from_ref(prompt), &[vec![prompt[0]]], &device))
+    }
+
+    /// One token the fixed reference is asked about at the start.
+    fn take_probe(&self) -> Option<(Completions, f32)> {
+        let completions = self.one_token()?;
         let log_prob = self.ask(&completions)?;
         Some((completions, log_prob))
     }

@@ -1,6 +1,9 @@
 //! What an iteration says about itself, in TRL's names; every mean is over tokens or responses that count.
 
-use align_core::divergence::{Divergence, Kl, KlEstimator, clamped_fraction};
+use align_core::Regularizer;
+use align_core::divergence::{
+    Divergence, Kl, KlEstimator, LOG_RATIO_LIMIT, chi_squared_estimate, clamped_fraction,
+};
 use align_train::Metrics;
 use burn::tensor::{Bool, Tensor};
 
@@ -124,6 +127,24 @@ fn divergences(metrics: &mut Metrics, host: &Host, rollout: &Rollout) {
         let log_ratio = rollout.old_log_probs.clone() - anchor.clone();
         metrics.set(format!("objective/kl_to_{name}"), host.mean_of_sums(&log_ratio));
     }
+}
+
+/// The distance of whole responses, whatever the regulariser is, and how often log-ratios overflowed: `regularizer/chi_squared`
+/// by [`chi_squared_estimate`], its root, `regularizer/sequence_clampfrac` beyond ±20, and `regularizer/clampfrac` at the
+/// regulariser's own granularity and limit. The KL of whole responses is `objective/kl`.
+pub fn regularizer_metrics(metrics: &mut Metrics, rollout: &Rollout, regularizer: &Regularizer) {
+    let mask = &rollout.completions.response.mask;
+    let log_ratio = rollout.old_log_probs.clone() - rollout.reference_log_probs.clone();
+    let whole = log_ratio.clone().mask_fill(mask.clone().bool_not(), 0.0).sum_dim(1);
+    // Counted inside, so that NaN is outside.
+    let inside = whole.to_data().iter::<f64>().filter(|d| d.abs() <= LOG_RATIO_LIMIT).count();
+    let chi_squared: Vec<f64> = chi_squared_estimate(whole).to_data().iter::<f64>().collect();
+    let responses = chi_squared.len();
+    let chi_squared = mean(&chi_squared);
+    metrics.set("regularizer/chi_squared", chi_squared);
+    metrics.set("regularizer/sqrt_chi_squared", chi_squared.sqrt());
+    metrics.set("regularizer/sequence_clampfrac", (responses - inside) as f64 / responses as f64);
+    metrics.set("regularizer/clampfrac", regularizer.clamped_fraction(&log_ratio, mask));
 }
 
 /// Lengths, stops and empty responses.

@@ -4,7 +4,7 @@
 //! policy/      weights and optimiser
 //! critic/      weights and optimiser, if there is one
 //! reference/   weights, if it moves
-//! ppo.json     β, running statistics, the first rollout's length and score, the count of responses
+//! ppo.json     β, running statistics, what was measured on the first rollout, the count of responses
 //! ```
 
 use std::fs;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::anchor::Anchor;
 use crate::error::PpoError;
+use crate::occupancy::Base;
 use crate::ppo::Ppo;
 use crate::rewards::RunningMoments;
 
@@ -37,6 +38,9 @@ struct State {
     moments: RunningMoments,
     /// The first rollout: length and score.
     first: Option<(f64, f64)>,
+    /// The first rollout: how its scores spread and agree with the gold judge's. Absent from older checkpoints.
+    #[serde(default)]
+    base: Option<Base>,
     /// Whether there is a critic.
     critic: bool,
     /// Whether the reference moves.
@@ -61,6 +65,7 @@ impl<P: Policy + Persist, C: Critic + Persist> Algorithm for Ppo<P, C> {
             coefficient: self.regularizer.coefficient.clone(),
             moments: self.moments,
             first: self.first,
+            base: self.base,
             critic: self.critic.is_some(),
             moving: matches!(self.reference, Anchor::Moving(_)),
         };
@@ -98,6 +103,7 @@ impl<P: Policy + Persist, C: Critic + Persist> Algorithm for Ppo<P, C> {
         self.regularizer.coefficient = state.coefficient;
         self.moments = state.moments;
         self.first = state.first;
+        self.base = state.base;
         Ok(())
     }
 }

@@ -44,6 +44,8 @@ pub struct Rollout {
     pub scores: Vec<f64>,
     /// The gold judge's scores, for the log only.
     pub gold: Option<Vec<f64>>,
+    /// What the judge noticed, by metric: how far an ensemble's members were apart, say.
+    pub judge_metrics: Vec<(String, f64)>,
     /// Seconds of generating, of forward passes and of judging.
     pub seconds: Seconds,
 }
@@ -159,6 +161,7 @@ impl Collector<'_> {
 
         let begun = Instant::now();
         let scores = self.judge(self.reward, &completions)?;
+        let judge_metrics = self.reward.take_metrics();
         let gold = self.gold.map(|gold| self.judge(gold, &completions)).transpose()?;
         let judged = begun.elapsed().as_secs_f64();
 
@@ -177,6 +180,7 @@ impl Collector<'_> {
             values,
             scores,
             gold,
+            judge_metrics,
             seconds: Seconds { generate: generated, log_probs: passed, score: judged },
         })
     }
@@ -187,7 +191,10 @@ impl Collector<'_> {
         let parts: Vec<_> = microbatches(rows, self.plan.microbatch)
             .map(|rows| judge.score(&completions.select(&rows)).without_autodiff())
             .collect();
-        let scores = finite_scores(Tensor::cat(parts, 0))?;
+        let scores = finite_scores(Tensor::cat(parts, 0)).map_err(|error| match judge.take_failure() {
+            Some(reason) => PpoError::JudgeFailed { reason },
+            None => error,
+        })?;
         if scores.len() != rows {
             return Err(PpoError::ScoreCount { expected: rows, found: scores.len() });
         }

@@ -95,7 +95,7 @@ fn the_regularised_loss_is_that_computed_by_hand() {
     let (chosen, rejected) = ([1.2, -0.3, 0.5], [0.2, 0.4, 0.5]);
     let double = align_testkit::double;
     let nll = ranking_loss(double(chosen), double(rejected), double([0.0; 3]));
-    assert_close(nll.clone(), [0.313261688, 1.103186049, 0.693147181], 1e-8);
+    assert_close(nll.clone(), [0.313261688, 1.103186049, 2f64.ln()], 1e-8);
     assert_close(nll.mean(), 0.703198306, 1e-8);
     let regularised = |chosen: Tensor<1>, rejected: Tensor<1>| {
         let zeros = chosen.zeros_like().detach();

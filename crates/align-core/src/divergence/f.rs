@@ -10,7 +10,8 @@ use std::f64::consts::LN_2;
 
 use burn::tensor::{Tensor, activation::softplus};
 
-use super::{Divergence, clamp_log_ratio, kl};
+use super::derivative::descend;
+use super::{Divergence, FDivergence, LossDivergence, clamp_log_ratio, kl};
 use crate::shape::assert_same_shape;
 
 /// Reverse KL: KL(μ‖π) = `Σ q (log q − log p)`, with `f(u) = u − 1 − log u`.
@@ -29,6 +30,23 @@ impl Divergence for ReverseKl {
     }
 }
 
+impl FDivergence for ReverseKl {
+    /// `1 − 1/ρ`.
+    fn derivative(&self, log_ratio: Tensor<2>) -> Tensor<2> {
+        clamp_log_ratio(log_ratio.without_autodiff()).neg().exp().neg() + 1.0
+    }
+}
+
+impl LossDivergence for ReverseKl {
+    /// Value of the estimate.
+    ///
+    /// # Gradient
+    /// That of KL(μ‖π) on average over draws from π; at each draw that of [`KlLoss::K3`](super::KlLoss::K3).
+    fn surrogate(&self, log_ratio: Tensor<2>) -> Tensor<2> {
+        descend(self, log_ratio)
+    }
+}
+
 /// Jensen–Shannon: `½ KL(p‖m) + ½ KL(q‖m)` with `m = (p + q)/2`; symmetric, at most log 2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JensenShannon;
@@ -43,8 +61,30 @@ impl Divergence for JensenShannon {
 
     fn exact(&self, log_p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
         assert_same_shape("Divergence::exact", [log_p.dims(), log_q.dims()]);
+        // What is impossible under both is filled with 1 everywhere: it costs nothing, and the slope of log 0 never enters.
+        let never = |log: &Tensor<2>| log.clone().equal_elem(f32::NEG_INFINITY);
+        let both = never(&log_p).bool_and(never(&log_q));
+        let (log_p, log_q) = (log_p.mask_fill(both.clone(), 0.0), log_q.mask_fill(both, 0.0));
         let log_m = ((log_p.clone().exp() + log_q.clone().exp()) / 2.0).log();
         (kl::exact(log_p, log_m.clone()) + kl::exact(log_q, log_m)) / 2.0
+    }
+}
+
+impl FDivergence for JensenShannon {
+    /// `½ log(2ρ/(1 + ρ)) = ½ (log 2 − log(1 + e^{−d}))`, at most `½ log 2`.
+    fn derivative(&self, log_ratio: Tensor<2>) -> Tensor<2> {
+        let d = clamp_log_ratio(log_ratio.without_autodiff());
+        (softplus(d.neg(), 1.0) - LN_2) / -2.0
+    }
+}
+
+impl LossDivergence for JensenShannon {
+    /// Value of the estimate.
+    ///
+    /// # Gradient
+    /// That of the Jensen–Shannon divergence on average over draws from π.
+    fn surrogate(&self, log_ratio: Tensor<2>) -> Tensor<2> {
+        descend(self, log_ratio)
     }
 }
 
@@ -77,6 +117,24 @@ impl Divergence for SquaredHellinger {
     fn exact(&self, log_p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
         assert_same_shape("Divergence::exact", [log_p.dims(), log_q.dims()]);
         ((log_p / 2.0).exp() - (log_q / 2.0).exp()).square().sum_dim(1).squeeze_dim::<1>(1) / 2.0
+    }
+}
+
+impl FDivergence for SquaredHellinger {
+    /// `½ (1 − ρ^{−½})`.
+    fn derivative(&self, log_ratio: Tensor<2>) -> Tensor<2> {
+        let d = clamp_log_ratio(log_ratio.without_autodiff());
+        ((d / -2.0).exp() - 1.0) / -2.0
+    }
+}
+
+impl LossDivergence for SquaredHellinger {
+    /// Value of the estimate.
+    ///
+    /// # Gradient
+    /// That of the squared Hellinger distance on average over draws from π.
+    fn surrogate(&self, log_ratio: Tensor<2>) -> Tensor<2> {
+        descend(self, log_ratio)
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Divergence, LossDivergence, clamp_log_ratio, with_gradient_of};
+use super::{Divergence, FDivergence, LossDivergence, clamp_log_ratio, with_gradient_of};
 use crate::shape::assert_same_shape;
 
 /// How KL(π‖μ) is estimated from `d = log π(y) − log μ(y)` at a draw `y ∼ π`.
@@ -41,6 +41,13 @@ impl Divergence for Kl {
 
     fn exact(&self, log_p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
         exact(log_p, log_q)
+    }
+}
+
+impl FDivergence for Kl {
+    /// `log ρ = d`.
+    fn derivative(&self, log_ratio: Tensor<2>) -> Tensor<2> {
+        clamp_log_ratio(log_ratio.without_autodiff())
     }
 }
 

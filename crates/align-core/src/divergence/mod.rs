@@ -5,6 +5,8 @@
 //! | KL | [`Kl`] | k1 `d`, k2 `d²/2` (biased), k3 `e^{−d} − 1 + d` |
 //! | reverse KL | [`ReverseKl`] | `1 − e^{−d}(1 + d)` |
 //! | χ² | [`ChiSquared`] | `e^d − 1` |
+//! | √χ² | [`SqrtChiSquared`] | of a whole batch: see there |
+//! | α | [`AlphaDivergence`] | see there |
 //! | Jensen–Shannon | [`JensenShannon`] | see there |
 //! | total variation | [`TotalVariation`] | `|1 − e^{−d}| / 2` |
 //! | squared Hellinger | [`SquaredHellinger`] | `(1 − e^{−d/2})² / 2` |
@@ -14,13 +16,21 @@
 //! Differentiating such a value at fixed draws is something else: k1 then has zero expected gradient, k3 gives
 //! ∇KL(μ‖π). What may be differentiated is a [`LossDivergence`], and k1 is not one.
 //!
+//! As a loss every divergence but [`KlLoss::K3`] and [`ChiSquaredLoss::Released`] has its own gradient, `E_π[f′(ρ) ∇log π]`.
+//! In the reward a value has it for KL by k1 only (χ²: half of it); [`Derivative`] and [`SqrtChiSquared`] have it for whole
+//! responses. Over the whole vocabulary and without any sampling error: [`exact`](crate::exact).
+//!
 //! # Overflow
-//! Every `d` is clamped to ±[`LOG_RATIO_LIMIT`] on the way in; [`clamped_fraction`] says how often that mattered.
+//! Every `d` is clamped to ±[`LOG_RATIO_LIMIT`] on the way in; [`clamped_fraction`] says how often that mattered. The released
+//! estimators of χ² go on linearly beyond ±[`RELEASED_LIMIT`] instead.
 
+mod alpha;
 mod chi_squared;
 mod config;
+mod derivative;
 mod f;
 mod kl;
+mod root;
 
 use std::fmt::Debug;
 
@@ -28,10 +38,13 @@ use burn::tensor::{Bool, Tensor};
 
 use crate::masked;
 
-pub use chi_squared::ChiSquared;
-pub use config::{DivergenceConfig, LossDivergenceConfig};
+pub use alpha::AlphaDivergence;
+pub use chi_squared::{ChiSquared, ChiSquaredLoss, RELEASED_LIMIT, chi_squared_estimate, continued_excess};
+pub use config::{DivergenceConfig, FDivergenceConfig, LossDivergenceConfig};
+pub use derivative::{Derivative, FDivergence};
 pub use f::{JensenShannon, NoDivergence, ReverseKl, SquaredHellinger, TotalVariation};
 pub use kl::{Kl, KlEstimator, KlLoss};
+pub use root::{ROOT_FLOOR, SqrtChiSquared, SqrtChiSquaredLoss};
 
 /// The largest log-ratio that is exponentiated: `e^20 ≈ 4.9·10⁸` is far beyond any useful ratio and far below f32's limit.
 pub const LOG_RATIO_LIMIT: f64 = 20.0;
@@ -52,6 +65,12 @@ pub trait Divergence: Debug + Send + Sync {
     /// # Shapes
     /// `[N, V]`, `[N, V]` → `[N]`.
     fn exact(&self, log_p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1>;
+
+    /// Whether [`estimate`](Self::estimate) looks at a batch of whole responses together, so that it means nothing token by
+    /// token. False unless overridden.
+    fn whole_responses(&self) -> bool {
+        false
+    }
 }
 
 /// A divergence that can stand in a differentiated loss.
@@ -64,6 +83,25 @@ pub trait LossDivergence: Debug + Send + Sync {
     /// # Gradient
     /// Through `log_ratio`; which divergence it descends is stated by each implementation.
     fn surrogate(&self, log_ratio: Tensor<2>) -> Tensor<2>;
+
+    /// As [`Divergence::whole_responses`].
+    fn whole_responses(&self) -> bool {
+        false
+    }
+
+    /// The same divergence with everything it takes from the whole batch fixed as constants, for a batch that comes in parts.
+    /// None, unless overridden: every draw stands for itself.
+    ///
+    /// # Shapes
+    /// Whole responses, `[B, 1]`.
+    fn fixed_to(&self, _log_ratio: Tensor<2>) -> Option<Box<dyn LossDivergence>> {
+        None
+    }
+
+    /// Beyond which |log-ratio| it is no longer what its name says: clamped, or continued by a line.
+    fn log_ratio_limit(&self) -> f64 {
+        LOG_RATIO_LIMIT
+    }
 }
 
 impl<D: Divergence + ?Sized> Divergence for Box<D> {
@@ -73,11 +111,23 @@ impl<D: Divergence + ?Sized> Divergence for Box<D> {
     fn exact(&self, log_p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
         (**self).exact(log_p, log_q)
     }
+    fn whole_responses(&self) -> bool {
+        (**self).whole_responses()
+    }
 }
 
 impl<D: LossDivergence + ?Sized> LossDivergence for Box<D> {
     fn surrogate(&self, log_ratio: Tensor<2>) -> Tensor<2> {
         (**self).surrogate(log_ratio)
+    }
+    fn whole_responses(&self) -> bool {
+        (**self).whole_responses()
+    }
+    fn fixed_to(&self, log_ratio: Tensor<2>) -> Option<Box<dyn LossDivergence>> {
+        (**self).fixed_to(log_ratio)
+    }
+    fn log_ratio_limit(&self) -> f64 {
+        (**self).log_ratio_limit()
     }
 }
 
@@ -98,9 +148,14 @@ pub fn clamp_log_ratio<const D: usize>(log_ratio: Tensor<D>) -> Tensor<D> {
 /// # Panics
 /// If the shapes differ.
 pub fn clamped_fraction(log_ratio: &Tensor<2>, mask: &Tensor<2, Bool>) -> f64 {
+    fraction_beyond(log_ratio, mask, LOG_RATIO_LIMIT)
+}
+
+/// [`clamped_fraction`] for another limit.
+pub(crate) fn fraction_beyond(log_ratio: &Tensor<2>, mask: &Tensor<2, Bool>, limit: f64) -> f64 {
     let log_ratio = log_ratio.clone().without_autodiff();
     // Written as "not inside", so that NaN counts.
-    let outside = log_ratio.abs().lower_equal_elem(LOG_RATIO_LIMIT).bool_not().float();
+    let outside = log_ratio.abs().lower_equal_elem(limit).bool_not().float();
     let fraction: f64 = masked::mean(outside, mask).into_scalar();
     if fraction.is_nan() { 0.0 } else { fraction }
 }

@@ -223,6 +223,8 @@ ppo_config! {
     ratio_tolerance: Positive;
     /// Stops the run if the mean length falls below this share of its first value while the score falls too.
     early_stop_fraction: Option<UnitInterval> = skip "Option::is_none";
+    /// The run stops where the members of the reward's ensemble differ by a larger variance than this, a mean over responses.
+    max_disagreement: Option<Positive> = skip "Option::is_none";
     /// Decides every draw of the run.
     seed: u64;
 }
@@ -318,6 +320,8 @@ fn set_coefficient(regularizer: &mut RegularizerConfig, overrides: &Overrides) -
                 horizon: overrides.kl_horizon.unwrap_or(*horizon),
             };
         }
+        // Only a whole `regularizer` names it, and the short forms do not stand beside one.
+        (_, Coefficient::RewardStd { .. }) => {}
     }
     Ok(())
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::PpoConfig;
+use align_core::Regularizer;
+use align_core::regularizer::{Coefficient, RegularizerError, Site};
+
+use super::{AdvantageEstimator, PpoConfig};
 use crate::rewards::MissingStop;
 
 /// How a rollout is cut up. Every number counts sequences unless its name says otherwise.
@@ -142,6 +145,20 @@ pub enum ConfigError {
         /// Which of the two.
         name: &'static str,
     },
+    /// A divergence at a granularity at which it means nothing.
+    #[error("`regularizer`: {0}")]
+    Regularizer(#[from] RegularizerError),
+    /// β in deviations of the reward, where rewards or advantages are in other units.
+    #[error(
+        "`coefficient` is of kind reward_std and `{setting}` {why}, expected one of them: β would count in deviations of \
+         something that is in deviations already"
+    )]
+    RewardUnits {
+        /// The other setting.
+        setting: &'static str,
+        /// What it does.
+        why: &'static str,
+    },
     /// Adaptive β would leave the positive numbers.
     #[error(
         "`rollout_batch` is {rollout_batch} and `kl_horizon` is {horizon}, expected a rollout of fewer than five horizons"
@@ -238,15 +255,41 @@ impl PpoConfig {
             Some(c) if c.get() <= 1.0 => return Err(ConfigError::DualClip { found: c.get() }),
             _ => {}
         }
+        self.check_regularizer(&self.regularizer())?;
         self.check_horizon()
+    }
+
+    /// Refuses a regulariser that does not go with its granularity or with how rewards are scaled.
+    pub(crate) fn check_regularizer(&self, regularizer: &Regularizer) -> Result<(), ConfigError> {
+        regularizer.check()?;
+        if !matches!(regularizer.coefficient, Coefficient::RewardStd { .. }) {
+            return Ok(());
+        }
+        let refuse = |setting, why| Err(ConfigError::RewardUnits { setting, why });
+        if self.running_reward_std {
+            return refuse("running_reward_std", "divides scores by their deviation");
+        }
+        // In the reward, penalty and score are scaled together.
+        if matches!(regularizer.site, Site::Reward(_)) {
+            return Ok(());
+        }
+        if self.whiten_rewards {
+            return refuse("whiten_rewards", "divides rewards by their deviation");
+        }
+        match self.advantage_estimator {
+            AdvantageEstimator::Gae | AdvantageEstimator::LeaveOneOut if !self.whiten_advantages => Ok(()),
+            AdvantageEstimator::Gae | AdvantageEstimator::LeaveOneOut => {
+                refuse("whiten_advantages", "divides advantages by their deviation")
+            }
+            AdvantageEstimator::PositionBaseline | AdvantageEstimator::GroupNormalized => {
+                refuse("advantage_estimator", "divides advantages by their deviation")
+            }
+        }
     }
 
     /// Adaptive β moves by at most a fifth of rollout/horizon, which must stay below 1.
     fn check_horizon(&self) -> Result<(), ConfigError> {
-        use align_core::regularizer::{Coefficient, RegularizerConfig};
-        let (RegularizerConfig::Reward { coefficient, .. } | RegularizerConfig::Loss { coefficient, .. }) =
-            &self.regularizer;
-        match coefficient {
+        match self.regularizer.coefficient() {
             Coefficient::Adaptive { horizon, .. } if self.rollout_batch as f64 >= 5.0 * horizon.get() => {
                 Err(ConfigError::ShortHorizon { rollout_batch: self.rollout_batch, horizon: horizon.get() })
             }

@@ -109,6 +109,7 @@ fn trl() -> PpoConfig {
         // Sampling and training share the forward pass; what is left is rounding.
         ratio_tolerance: Positive::literal(1e-2),
         early_stop_fraction: None,
+        max_disagreement: None,
         seed: 0,
     }
 }

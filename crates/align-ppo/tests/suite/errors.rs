@@ -88,3 +88,47 @@ fn an_adaptive_target_below_the_start_is_out_of_reach() {
     let message = ppo.iteration(0).expect_err("out of reach").to_string();
     assert!(message.contains("expected an adaptive target above"), "{message}");
 }
+
+#[test]
+fn a_judge_that_says_why_it_gave_no_scores_is_heard_and_members_that_disagree_stop_the_run() {
+    use align_core::{Completions, Reward};
+    use burn::tensor::Tensor;
+
+    /// Pays a constant, or nothing; reports a variance that grows by one each batch.
+    struct Judge {
+        score: f32,
+        batches: std::sync::Mutex<f64>,
+    }
+    impl Reward for Judge {
+        fn score(&self, completions: &Completions) -> Tensor<1> {
+            *self.batches.lock().unwrap() += 0.5;
+            let rows = completions.batch_size();
+            let device = completions.response.ids.device();
+            Tensor::from_floats(vec![self.score; rows].as_slice(), &device)
+        }
+        fn take_metrics(&self) -> Vec<(String, f64)> {
+            vec![("ensemble/variance".into(), *self.batches.lock().unwrap())]
+        }
+        fn take_failure(&self) -> Option<String> {
+            self.score.is_nan().then(|| "nobody answered".to_owned())
+        }
+    }
+    let with = |score, changes| {
+        let reward = Judge { score, batches: Default::default() };
+        let parts = PpoParts { reward: Box::new(reward), ..usual() };
+        Ppo::new(parts, config(changes)).expect("parts")
+    };
+    let error = with(f32::NAN, json!({})).iteration(0).expect_err("no scores");
+    assert_eq!(error.to_string(), "the judge gave no scores: nobody answered");
+
+    // Two microbatches an iteration: variance 1, then 2.
+    let mut ppo = with(1.0, json!({ "max_disagreement": 1.5 }));
+    let metrics = ppo.iteration(0).expect("within the limit");
+    assert_eq!(metrics.get("ensemble/variance"), Some(1.0));
+    let error = ppo.iteration(1).expect_err("beyond it").to_string();
+    assert!(error.contains("a variance of 2.0000, `max_disagreement` is 1.5"), "{error}");
+
+    let mut alone = Ppo::new(usual(), config(json!({ "max_disagreement": 1.5 }))).expect("parts");
+    let error = alone.iteration(0).expect_err("no members").to_string();
+    assert!(error.contains("needs an ensemble"), "{error}");
+}

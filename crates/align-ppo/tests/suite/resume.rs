@@ -5,12 +5,12 @@ use std::path::Path;
 
 use align_core::Frozen;
 use align_core::number::{Fraction, UnitInterval};
-use align_ppo::{Following, MovingReference, Ppo};
+use align_ppo::{Following, MovingReference, Ppo, PpoParts};
 use align_testkit::{BigramCritic, BigramLm};
 use align_train::Algorithm;
 use serde_json::json;
 
-use crate::world::{config, parts, sft};
+use crate::world::{config, count_of, parts, sft};
 
 fn hashes(folder: &Path) -> BTreeMap<String, String> {
     let hashed = align_train::hash_all(folder).expect("readable");
@@ -61,6 +61,59 @@ fn ten_iterations_are_five_saved_restored_and_five() {
 fn a_moving_reference_is_part_of_the_checkpoint() {
     ten_equal_five_and_five(Some(Following::Ema { decay: UnitInterval::literal(0.9) }));
     ten_equal_five_and_five(Some(Following::Periodic { every: 3, alpha: Fraction::literal(0.6) }));
+}
+
+/// √χ² in deviations of the first rollout's scores, with a gold judge: all of it is measured once and remembered.
+fn in_deviations() -> Ppo<BigramLm, BigramCritic> {
+    let parts = PpoParts { gold: Some(count_of(4)), ..parts(sft(1), Frozen::new(&sft(2))) };
+    let changes = json!({
+        "total_episodes": 160, "num_mini_batches": 2,
+        "regularizer": {
+            "site": "reward", "granularity": "sequence", "divergence": { "kind": "sqrt_chi_squared" },
+            "coefficient": { "kind": "reward_std", "beta": 0.3 },
+        },
+    });
+    Ppo::new(parts, config(changes)).expect("parts")
+}
+
+#[test]
+fn what_was_measured_on_the_first_rollout_is_part_of_the_checkpoint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(&path).expect("a folder");
+        path
+    };
+    let mut whole = in_deviations();
+    let first = whole.iteration(0).expect("an iteration");
+    (1..3).for_each(|step| drop(whole.iterate(step).expect("an iteration")));
+    whole.save(&at("half")).expect("saved");
+    let mut second = in_deviations();
+    assert_eq!(second.beta(), 0.3, "not measured yet");
+    second.restore(&at("half")).expect("restored");
+    assert_eq!(second.beta(), whole.beta());
+    for step in 3..6 {
+        let (found, expected) =
+            (second.iteration(step).expect("an iteration"), whole.iteration(step).expect("an iteration"));
+        for name in ["occupancy/reward_std", "occupancy/correlation_base", "objective/kl_coef"] {
+            assert_eq!((found.get(name), expected.get(name)), (first.get(name), first.get(name)), "{name}");
+        }
+    }
+    whole.save(&at("whole")).expect("saved");
+    second.save(&at("resumed")).expect("saved");
+    assert_eq!(hashes(&at("whole")), hashes(&at("resumed")));
+
+    // A checkpoint from before there was anything to remember goes on without it.
+    let path = at("half").join("ppo.json");
+    let mut state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).expect("the state")).expect("JSON");
+    assert!(state.as_object_mut().expect("an object").remove("base").is_some());
+    std::fs::write(&path, state.to_string()).expect("written");
+    let mut old = in_deviations();
+    old.restore(&at("half")).expect("restored");
+    let metrics = old.iteration(3).expect("an iteration");
+    assert_eq!(metrics.get("occupancy/correlation_base"), None);
+    assert_eq!(metrics.get("objective/kl_coef"), first.get("objective/kl_coef"));
 }
 
 #[test]
