@@ -16,6 +16,8 @@ pub(crate) const BUILTIN: &[Builtin] = &[
     Builtin { name: "sft", text: include_str!("../../recipes/sft.toml") },
     Builtin { name: "reward", text: include_str!("../../recipes/reward.toml") },
     Builtin { name: "ppo", text: include_str!("../../recipes/ppo.toml") },
+    Builtin { name: "ensemble", text: include_str!("../../recipes/ensemble.toml") },
+    Builtin { name: "judges", text: include_str!("../../recipes/judges.toml") },
 ];
 
 /// The built-in recipe of that name, unless a file of that name exists.
@@ -44,7 +46,10 @@ mod tests {
             let source = open(Path::new(builtin.name), &[]).unwrap();
             let read = match source.table().contains_key("stage") {
                 true => RunRecipe::from_source(&source).map(drop),
-                false => SingleRecipe::from_source(&source, builtin.name).map(drop),
+                false => {
+                    let kind = source.table().get("kind").and_then(toml::Value::as_str);
+                    SingleRecipe::from_source(&source, kind.unwrap_or(builtin.name)).map(drop)
+                }
             };
             assert!(read.is_ok(), "{}: {}", builtin.name, read.unwrap_err());
             assert!(builtin.text.starts_with("# ") && builtin.summary().len() > 20, "{}", builtin.name);

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::collect::{Run, Trace};
 use super::overoptimization;
+use super::panel;
 use super::svg::{self, Series, escape};
 use crate::stages::Comparison;
 
@@ -64,6 +65,7 @@ pub(super) fn page(runs: &[Run]) -> String {
         }
     }
     body.push_str(&overoptimization::section(runs));
+    body.push_str(&panel::section(runs));
     body.push_str(&curves(runs));
     for run in runs {
         for (_, comparison) in &run.comparisons {
@@ -92,6 +94,12 @@ pub(super) fn page(runs: &[Run]) -> String {
         escape(&title),
         env!("CARGO_PKG_VERSION")
     )
+}
+
+/// A row of a table, of headings (`th`) or of cells (`td`).
+pub(super) fn row(kind: &str, cells: &[String]) -> String {
+    let cells: String = cells.iter().map(|cell| format!("<{kind}>{}</{kind}>", escape(cell))).collect();
+    format!("<tr>{cells}</tr>")
 }
 
 /// The table of a comparison, and its rewards against the distances travelled.

@@ -3,6 +3,7 @@
 mod collect;
 mod html;
 mod overoptimization;
+mod panel;
 mod svg;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use crate::args::ReportArgs;
 
 /// The report's name in a run folder.
 pub(crate) const FILE: &str = "report.html";
+
+/// The figures of trainings with a gold reward, beside the report.
+const PANEL: &str = "panel.json";
 
 /// `align report`.
 pub(crate) fn run(args: &ReportArgs) -> Result<()> {
@@ -30,6 +34,11 @@ pub(crate) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf> {
             "nothing to report in {}: expected metrics.jsonl, comparison.json or best_of_n.json below it",
             empty.folder.display()
         );
+    }
+    let panel = panel::of(&runs);
+    if !panel.is_empty() {
+        let path = out.with_file_name(PANEL);
+        replace_file(&path, |file| Ok(serde_json::to_writer_pretty(file, &panel)?))?;
     }
     let page = html::page(&runs);
     replace_file(out, |file| std::io::Write::write_all(file, page.as_bytes()))?;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use align_reward::overoptimization::Band;
 
 use super::collect::Run;
-use super::html::COLORS;
+use super::html::{COLORS, row};
 use super::svg::{self, Series, escape};
 use crate::stages::BestOfN;
 
@@ -24,12 +24,8 @@ pub(super) fn section(runs: &[Run]) -> String {
 fn sweep_section(sweep: &BestOfN) -> String {
     let (header, rows) = sweep.rows();
     let mut out = String::from("<div class=\"scroll\"><table>");
-    let mut line = |kind: &str, cells: &[String]| {
-        let cells: String = cells.iter().map(|cell| format!("<{kind}>{}</{kind}>", escape(cell))).collect();
-        let _ = write!(out, "<tr>{cells}</tr>");
-    };
-    line("th", &header);
-    rows.iter().for_each(|row| line("td", row));
+    out.push_str(&row("th", &header));
+    rows.iter().for_each(|cells| out.push_str(&row("td", cells)));
     let _ = write!(
         out,
         "</table></div><p class=\"note\">{} prompts, {} answers each; ± is a 95 % interval over prompts. KL of the best of n is \

@@ -123,7 +123,7 @@ fn members(
         let members = manifest.load_members(&out, device)?;
         let count = members.members().len();
         let mean = average(members.members(), vec![1.0 / count as f64; count].as_slice())?;
-        let trained = training.judged(name, mean)?;
+        let trained = training.judged(&format!("{name} average"), mean)?;
         let save = |folder: &Path| trained.model.save_into(folder, &Default::default());
         save_model(&Manifest::average(&out), start, save)?;
         summary["average"] = trained.summary(data);
