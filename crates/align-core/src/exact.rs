@@ -17,10 +17,10 @@
 //! [`CausalLm::next_tokens`](crate::CausalLm::next_tokens) keeps its scores there, so that E is V; one that does computes its
 //! head part by part and never holds all scores.
 
-use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Tensor, activation::log_softmax};
 
+use crate::accumulate::accumulate;
 use crate::batch::Completions;
 use crate::divergence::Divergence;
 use crate::lm::{NextTokens, Policy};
@@ -140,34 +140,14 @@ pub fn add_gradients<P: Policy>(
         let value = measured.sum() * weight;
         let mut gradients = value.backward();
         downstream.push(states.grad_remove(&mut gradients).expect("scores depend on the states"));
-        fold(policy, GradientsParams::from_grads(gradients, policy), into);
+        accumulate(policy, GradientsParams::from_grads(gradients, policy), into);
         let value = value.without_autodiff();
         total = Some(total.map_or(value.clone(), |total| total + value));
     }
     // (y·dy).sum() has the vector-Jacobian product as its gradient.
     if next.states.is_tracked() {
         let gradients = (next.states * Tensor::cat(downstream, 1)).sum().backward();
-        fold(policy, GradientsParams::from_grads(gradients, policy), into);
+        accumulate(policy, GradientsParams::from_grads(gradients, policy), into);
     }
     total.expect("a response is at least one position wide")
-}
-
-/// Adds the gradients of `from` to those of `into`.
-fn fold<M: Module>(module: &M, mut from: GradientsParams, into: &mut GradientsParams) {
-    struct Fold<'a> {
-        from: &'a mut GradientsParams,
-        into: &'a mut GradientsParams,
-    }
-    impl ModuleVisitor for Fold<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(new) = self.from.remove::<D>(param.id) {
-                let sum = match self.into.remove::<D>(param.id) {
-                    Some(old) => old + new,
-                    None => new,
-                };
-                self.into.register::<D>(param.id, sum);
-            }
-        }
-    }
-    module.visit(&mut Fold { from: &mut from, into });
 }

@@ -24,6 +24,7 @@
 //! - Data, masks and old log-probabilities live on the plain device; only what is trained records gradients.
 //! - Whatever draws is keyed by counters ([`Draws`]), so batch size and order change nothing.
 
+mod accumulate;
 pub mod advantages;
 mod batch;
 pub mod divergence;
@@ -40,6 +41,7 @@ pub mod regularizer;
 pub mod selection;
 pub mod shape;
 
+pub use accumulate::accumulate;
 pub use batch::{Completions, Demonstrations, PreferencePairs, TokenBatch};
 pub use divergence::Divergence;
 pub use draws::Draws;

@@ -1,7 +1,6 @@
 //! Gradients with one block in memory at a time.
 
-use align_core::{BlockwiseGradients, Completions, RecomputingLm, TokenBatch, TokenLogProbs};
-use burn::module::{Module, ModuleVisitor, Param};
+use align_core::{BlockwiseGradients, Completions, RecomputingLm, TokenBatch, TokenLogProbs, accumulate};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
@@ -44,7 +43,7 @@ impl RecomputingLm for Transformer {
         let value = loss(self.log_probs_from_hidden(hidden, &completions.response, temperature));
         let mut gradients = value.backward();
         let mut downstream = top.grad_remove(&mut gradients).expect("the loss depends on the hidden states");
-        fold(self, GradientsParams::from_grads(gradients, self), &mut total);
+        accumulate(self, GradientsParams::from_grads(gradients, self), &mut total);
 
         // The blocks, last to first: (y·dy).sum() has the vector-Jacobian product as its gradient.
         for layer in self.backbone.layers.iter().rev() {
@@ -53,34 +52,14 @@ impl RecomputingLm for Transformer {
             let output = layer.forward(input.clone(), &context, None);
             let mut gradients = (output * downstream).sum().backward();
             downstream = input.grad_remove(&mut gradients).expect("a block depends on its input");
-            fold(self, GradientsParams::from_grads(gradients, layer), &mut total);
+            accumulate(self, GradientsParams::from_grads(gradients, layer), &mut total);
         }
 
         let embedded = self.backbone.embed(&inputs);
         if embedded.is_require_grad() || self.backbone.embedding.is_require_grad() {
             let gradients = (embedded * downstream).sum().backward();
-            fold(self, GradientsParams::from_grads(gradients, self), &mut total);
+            accumulate(self, GradientsParams::from_grads(gradients, self), &mut total);
         }
         BlockwiseGradients { loss: value.without_autodiff(), gradients: total }
     }
-}
-
-/// Adds the gradients of `from` to those of `into`.
-fn fold<M: Module>(module: &M, mut from: GradientsParams, into: &mut GradientsParams) {
-    struct Fold<'a> {
-        from: &'a mut GradientsParams,
-        into: &'a mut GradientsParams,
-    }
-    impl ModuleVisitor for Fold<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(new) = self.from.remove::<D>(param.id) {
-                let sum = match self.into.remove::<D>(param.id) {
-                    Some(old) => old + new,
-                    None => new,
-                };
-                self.into.register::<D>(param.id, sum);
-            }
-        }
-    }
-    module.visit(&mut Fold { from: &mut from, into });
 }
