@@ -49,6 +49,7 @@ pub use order::{Batches, Cursor, WindowShuffle};
 pub use read::{DataError, Loaded, Origin, ReadOptions, RowStream, Skipped, read_rows};
 pub use rows::{
     DemonstrationRow, Dialogue, FromRow, LabelledRow, Message, PreferenceRow, PromptRow, Role, RowProblem,
+    StepwiseRow,
 };
 pub use split::{Split, is_held_out, split_by_prompt};
 pub use template::{ChatTemplate, RenderOptions, TemplateError};

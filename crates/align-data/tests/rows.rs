@@ -4,7 +4,7 @@ use std::{io::Write, path::Path};
 
 use align_data::{
     DemonstrationRow, Dialogue, FromRow, LabelledRow, Message, PreferenceRow, PromptRow, ReadOptions, Role,
-    RowProblem, read_rows, rows::parse_hh_dialogue,
+    RowProblem, StepwiseRow, read_rows, rows::parse_hh_dialogue,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -150,6 +150,31 @@ fn demonstrations_come_from_every_column_that_holds_one() {
 fn labels_and_prompts_of_others_are_read() {
     let labelled: LabelledRow = row(json!({"prompt": "a", "completion": "b", "label": 1})).unwrap();
     assert!(labelled.label);
+    let stepwise: StepwiseRow =
+        row(json!({"prompt": "2+2?", "completions": ["2+2 is", "5"], "labels": [true, 0]})).unwrap();
+    assert_eq!(stepwise.steps, [("2+2 is".to_owned(), true), ("5".to_owned(), false)]);
+    for (wrong, part) in [
+        (json!({"prompt": "a", "completions": ["b"]}), "the field `labels` is missing"),
+        (
+            json!({"prompt": "a", "completions": "b", "labels": [true]}),
+            "field `completions`: expected a list of texts",
+        ),
+        (
+            json!({"prompt": "a", "completions": ["b"], "labels": []}),
+            "field `labels`: expected as many as `completions`",
+        ),
+        (
+            json!({"prompt": "a", "completions": ["b"], "labels": ["+"]}),
+            "field `labels[0]`: expected true, false, 1 or 0",
+        ),
+        (
+            json!({"prompt": "a", "completions": [], "labels": []}),
+            "field `completions`: expected something to learn from",
+        ),
+    ] {
+        let message = row::<StepwiseRow>(wrong).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
     let verl: PromptRow = row(json!({
         "data_source": "gsm8k", "prompt": [{"role": "user", "content": "2+2"}], "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": "4"}, "extra_info": {"split": "train"},

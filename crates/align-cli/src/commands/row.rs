@@ -2,14 +2,17 @@
 
 use align_data::encode::{EncodeError, Encoder};
 use align_data::preview::{self, Preview};
-use align_data::rows::{DemonstrationRow, Dialogue, FromRow, PreferenceRow, PromptRow, RowProblem};
+use align_data::rows::{
+    DemonstrationRow, Dialogue, FromRow, PreferenceRow, PromptRow, RowProblem, StepwiseRow,
+};
 use serde_json::{Map, Value};
 
-/// A preference, a demonstration or a prompt.
+/// A preference, a demonstration, a prompt or steps.
 pub(super) enum Row {
     Preference(PreferenceRow),
     Demonstration(DemonstrationRow),
     Prompt(PromptRow),
+    Stepwise(StepwiseRow),
 }
 
 impl FromRow for Row {
@@ -19,6 +22,9 @@ impl FromRow for Row {
         let has = |column: &str| row.contains_key(column);
         if has("chosen") || has("rejected") {
             return PreferenceRow::from_row(row).map(Self::Preference);
+        }
+        if has("completions") && has("labels") {
+            return StepwiseRow::from_row(row).map(Self::Stepwise);
         }
         if has("prompt") && !has("completion") {
             return PromptRow::from_row(row).map(Self::Prompt);
@@ -31,6 +37,7 @@ impl FromRow for Row {
             Self::Preference(row) => row.prompt(),
             Self::Demonstration(row) => row.prompt(),
             Self::Prompt(row) => row.prompt(),
+            Self::Stepwise(row) => row.prompt(),
         }
     }
 }
@@ -42,6 +49,7 @@ impl Row {
             Self::Preference(_) => "preferences",
             Self::Demonstration(_) => "demonstrations",
             Self::Prompt(_) => "prompts",
+            Self::Stepwise(_) => "answers in steps, which nothing trains on yet",
         }
     }
 
@@ -51,6 +59,10 @@ impl Row {
             Self::Preference(row) => preview::preference(encoder, row)?.to_vec(),
             Self::Demonstration(row) => vec![preview::demonstration(encoder, row)?],
             Self::Prompt(row) => vec![preview::prompt(encoder, row)?],
+            Self::Stepwise(row) => {
+                let prompt = PromptRow { prompt: row.prompt.clone(), source: None, ground_truth: None };
+                vec![preview::prompt(encoder, &prompt)?]
+            }
         })
     }
 }

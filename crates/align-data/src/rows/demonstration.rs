@@ -146,6 +146,58 @@ pub(super) fn alike(prompt: Dialogue, completion: Dialogue) -> (Dialogue, Dialog
     }
 }
 
+/// An answer in steps, each right or wrong: TRL's stepwise supervision.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepwiseRow {
+    /// What was asked.
+    pub prompt: Dialogue,
+    /// The steps in order, each with whether it is right.
+    pub steps: Vec<(String, bool)>,
+}
+
+impl FromRow for StepwiseRow {
+    const KIND: &'static str = "stepwise";
+
+    fn from_row(row: &Map<String, Value>) -> Result<Self, RowProblem> {
+        const EXPECTED: &str = "an answer in steps (`prompt`, `completions`, `labels`)";
+        let prompt = prompt::prompt(fields::required(row, "prompt", EXPECTED)?)?;
+        let list = |field: &str, of: &'static str| {
+            let value = fields::required(row, field, EXPECTED)?;
+            value.as_array().ok_or_else(|| fields::wrong(field, of, value))
+        };
+        let texts = list("completions", "a list of texts, one a step")?;
+        let labels = list("labels", "a list of true and false, one a step")?;
+        if texts.is_empty() {
+            return Err(RowProblem::EmptyField { field: "completions".to_string() });
+        }
+        if texts.len() != labels.len() {
+            let value = Value::Array(labels.clone());
+            return Err(fields::wrong("labels", "as many as `completions`", &value));
+        }
+        let steps = texts.iter().zip(labels).enumerate().map(|(at, (text, label))| {
+            let text =
+                text.as_str().ok_or_else(|| fields::wrong(&format!("completions[{at}]"), "text", text))?;
+            Ok((text.to_string(), read_label(label, &format!("labels[{at}]"))?))
+        });
+        let steps = steps.collect::<Result<_, RowProblem>>()?;
+        Ok(Self { prompt, steps })
+    }
+
+    fn prompt(&self) -> Option<&Dialogue> {
+        Some(&self.prompt)
+    }
+}
+
+/// True, false, 1 or 0.
+fn read_label(value: &Value, field: &str) -> Result<bool, RowProblem> {
+    match value {
+        Value::Bool(label) => Ok(*label),
+        Value::Number(number) if number.as_i64() == Some(0) => Ok(false),
+        Value::Number(number) if number.as_i64() == Some(1) => Ok(true),
+        other => Err(fields::wrong(field, "true, false, 1 or 0", other)),
+    }
+}
+
 /// An answer with a thumb up or down.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LabelledRow {
@@ -163,12 +215,7 @@ impl FromRow for LabelledRow {
     fn from_row(row: &Map<String, Value>) -> Result<Self, RowProblem> {
         const EXPECTED: &str = "a labelled answer (`prompt`, `completion`, `label`)";
         let (prompt, completion) = prompt_and_completion(row, EXPECTED)?;
-        let label = match fields::required(row, "label", EXPECTED)? {
-            Value::Bool(label) => *label,
-            Value::Number(number) if number.as_i64() == Some(0) => false,
-            Value::Number(number) if number.as_i64() == Some(1) => true,
-            other => return Err(fields::wrong("label", "true, false, 1 or 0", other)),
-        };
+        let label = read_label(fields::required(row, "label", EXPECTED)?, "label")?;
         Ok(Self { prompt, completion, label })
     }
 

@@ -6,6 +6,7 @@
 //! | [`DemonstrationRow`] | `prompt`, `completion`; `messages`; `conversations` (ShareGPT); `text`; of a preference row, its `chosen` |
 //! | [`PreferenceRow`] | `chosen`, `rejected`, perhaps `prompt`, `margin`; NeMo's `context`, `completions[{rank, completion}]` |
 //! | [`LabelledRow`] | `prompt`, `completion`, `label` (KTO) |
+//! | [`StepwiseRow`] | `prompt`, `completions`, `labels` (process supervision) |
 //!
 //! `prompt`, `completion`, `chosen`, `rejected` are text or lists of `{role, content}`. Without a `prompt` column the
 //! shared beginning of both sides is the prompt; HH's text with the dialogue inside (`\n\nHuman: … \n\nAssistant: …`)
@@ -18,7 +19,7 @@ mod preference;
 mod problem;
 mod prompt;
 
-pub use demonstration::{DemonstrationRow, LabelledRow};
+pub use demonstration::{DemonstrationRow, LabelledRow, StepwiseRow};
 pub use dialogue::{Dialogue, Message, Role, parse_hh_dialogue};
 pub(crate) use fields::kind_of;
 pub use preference::PreferenceRow;
