@@ -187,24 +187,32 @@ pub(super) fn section(runs: &[Run]) -> String {
             at % COLORS
         })
         .collect();
-    let chart = |title: &str, of: &dyn Fn(&Step) -> f64| {
+    // A step is a dot: an estimated distance goes back and forth.
+    let chart = |title: &str, x_label: &str, point: &dyn Fn(&Step) -> Option<(f64, f64)>| {
         let series: Vec<Series> = panels
             .iter()
             .zip(&colors)
             .map(|(panel, &color)| Series {
                 name: panel.training.clone(),
                 color,
-                points: panel.steps.iter().map(|step| (step.sqrt_kl, of(step), 0.0)).collect(),
+                points: panel.steps.iter().filter_map(point).map(|(x, y)| (x, y, 0.0)).collect(),
             })
+            .filter(|series| !series.points.is_empty())
             .collect();
-        svg::lines(title, "√KL to the reference (√nats)", &series)
+        // Older runs did not log χ².
+        if series.is_empty() { String::new() } else { svg::scatter(title, x_label, "", &series) }
     };
+    let (kl, chi) = ("√KL to the reference (√nats)", "log(1 + χ²) of whole responses (nats)");
+    // Estimates of χ² span decades; this is the Rényi divergence of order 2.
+    let renyi = |step: &Step| Some(step.sqrt_chi_squared?.powi(2).ln_1p());
     let _ = write!(
         out,
-        "{}<div class=\"charts\">{}{}</div>",
+        "{}<div class=\"charts\">{}{}{}{}</div>",
         svg::legend(&names),
-        chart("gold reward along the way", &|step| step.gold),
-        chart("proxy reward along the way", &|step| step.proxy)
+        chart("gold reward against √KL", kl, &|step| Some((step.sqrt_kl, step.gold))),
+        chart("proxy reward against √KL", kl, &|step| Some((step.sqrt_kl, step.proxy))),
+        chart("gold reward against χ²", chi, &|step| Some((renyi(step)?, step.gold))),
+        chart("proxy reward against χ²", chi, &|step| Some((renyi(step)?, step.proxy)))
     );
     out
 }
