@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::write_json;
+use super::{read_json, write_json};
 use crate::context::{Context, encoder, transformer};
 use crate::data;
 use crate::judge::{Judge, judge};
@@ -117,7 +117,7 @@ pub(super) fn run(name: &str, stage: &BonStage, folder: &Path, context: &Context
         ),
     };
     let sweep = Sweep::read(&path, stage, own, context)?;
-    let result = sweep.finish()?;
+    let result = sweep.finish();
     write_json(&folder.join(RESULTS), &result)?;
     replace_file(&folder.join(CURVES), |file| write_curves(file, &sweep))?;
     println!("\n{}", result.table());
@@ -382,7 +382,7 @@ impl Sweep {
         Ok(())
     }
 
-    fn finish(&self) -> Result<BestOfN> {
+    fn finish(&self) -> BestOfN {
         let ns = grid(self.answers);
         let selectors = self
             .selectors
@@ -410,7 +410,7 @@ impl Sweep {
                 }
             })
             .collect();
-        Ok(BestOfN { prompts: self.prompts, answers: self.answers, selectors })
+        BestOfN { prompts: self.prompts, answers: self.answers, selectors }
     }
 }
 
@@ -467,12 +467,7 @@ fn write_curves(file: &mut impl Write, sweep: &Sweep) -> std::io::Result<()> {
 impl BestOfN {
     /// What a stage left behind, if it was one of these.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(RESULTS);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?))
+        read_json(&folder.join(RESULTS))
     }
 
     /// The headings and rows of the table.

@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::write_json;
+use super::{read_json, write_json};
 use crate::context::{Context, encoder, transformer};
 use crate::data;
 use crate::judge::{judge, same_tokens};
@@ -248,12 +248,7 @@ fn show(
 impl Comparison {
     /// Reads a stage's result, if it has one.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(RESULTS);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Some(serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?))
+        read_json(&folder.join(RESULTS))
     }
 
     /// The arms in the order they were given, each with its models.

@@ -62,14 +62,7 @@ pub(crate) struct Done {
 impl Done {
     /// What the folder says, if the stage in it is complete.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(DONE);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(
-                serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?,
-            )),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+        read_json(&folder.join(DONE))
     }
 
     /// Says the stage in the folder is complete.
@@ -170,6 +163,18 @@ fn save_model(
         write_json(&folder.join("align.json"), &json!({ "ancestor": ancestor }))?;
         Ok(())
     })
+}
+
+/// Reads a file of JSON; `None` if there is none.
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let value = serde_json::from_slice(&bytes);
+            Ok(Some(value.with_context(|| format!("{} is damaged", path.display()))?))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// Writes a file of JSON as a whole.
