@@ -202,6 +202,7 @@ fn gold(learner: &Learner) -> f64 {
 fn unregularised_learning_hacks() {
     for seed in 0..3 {
         let (learner, seen) = learned(Regularizer::None {}, seed);
+        println!("nothing, seed {seed}: gold {:.3}", gold(&learner));
         assert!(gold(&learner) <= 0.1, "seed {seed}: {}", gold(&learner));
         let last = seen.last().unwrap();
         assert!(last.proxy_return > 8.0 && last.discriminator_loss.is_none());
@@ -213,6 +214,7 @@ fn action_kl_at_any_weight_hardly_improves_on_the_reference() {
     for lambda in [50.0, 44.0, 30.0, 20.0, 10.0] {
         for seed in 0..3 {
             let (learner, _) = learned(Regularizer::Actions { lambda }, seed);
+            println!("KL of actions at {lambda}, seed {seed}: gold {:.3}", gold(&learner));
             assert!(gold(&learner) <= 0.36, "{lambda}, seed {seed}: {}", gold(&learner));
         }
     }
@@ -223,6 +225,7 @@ fn the_root_of_chi_squared_at_its_theoretical_weight_waters_tomatoes() {
     for seed in 0..3 {
         let (learner, seen) =
             learned(occupancies(Penalty::SqrtChiSquared, 0.328, RatioSource::Discriminator), seed);
+        println!("√χ² at 0.328, seed {seed}: gold {:.3}", gold(&learner));
         assert!(gold(&learner) >= 0.75, "seed {seed}: {}", gold(&learner));
         let last = seen.last().unwrap();
         // What it sees is what is: the mean of 4096 steps of 0/1 rewards, correlated within a robot.
@@ -238,6 +241,7 @@ fn the_other_penalties_of_occupancies_end_where_their_optima_are() {
     let chi = learned(occupancies(Penalty::ChiSquared, 0.1, RatioSource::Discriminator), 0).0;
     assert!(gold(&chi) > 0.85, "{}", gold(&chi));
     let kl = learned(occupancies(Penalty::Kl, 2.0, RatioSource::Discriminator), 0).0;
+    println!("χ² at 0.1: gold {:.3}; KL of occupancies at 2: {:.3}", gold(&chi), gold(&kl));
     assert!((0.33..0.5).contains(&gold(&kl)), "{}", gold(&kl));
     let states = Regularizer::Occupancy {
         penalty: Penalty::SqrtChiSquared,

@@ -310,6 +310,7 @@ fn the_root_of_chi_squared_keeps_ppo_from_the_glitch() {
     // λ* is √(1 − r²) of the proxy's deviation.
     const BEST: f64 = 0.535;
     let (reward, exact, released) = (in_reward(BEST), in_loss("exact"), in_loss("released"));
+    println!("√χ² at λ*: in the reward {reward:.3}, in the loss exact {exact:.3}, released {released:.3}");
     // What the best bigram policy has, by gradient ascent over the 1296 sequences; over all policies it is 2.058 and 1.938.
     // A minibatch of 512 puts σ, and with it λ, a few percent off, and gold with them.
     assert_close([reward, exact], [2.0384; 2], 0.05);
@@ -319,6 +320,7 @@ fn the_root_of_chi_squared_keeps_ppo_from_the_glitch() {
     let kl = [2.0, 0.92, 0.25].map(|beta| {
         gold_after(json!({ "site": "reward", "coefficient": { "kind": "fixed", "beta": beta } }))
     });
+    println!("KL at 2, 0.92, 0.25: {kl:.3?}");
     assert_close(&kl[..2], [1.321, 1.579], 0.03);
     assert!(kl[2] < 0.5, "once found, the glitch pays: {}", kl[2]);
     assert!([reward, exact, released].iter().all(|gold| *gold > 1.579 + 0.15));
