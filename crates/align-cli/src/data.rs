@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use align_data::encode::{EncodeError, Encoder, Overlong};
 use align_data::hub::{self, HubKind, HubOptions};
 use align_data::read::{LISTED_SKIPS, ReadOptions, read_rows};
-use align_data::rows::FromRow;
+use align_data::rows::{Dialogue, FromRow, PromptRow};
 use align_data::split::{prompt_key, split_by_prompt};
 use anyhow::{Result, bail};
 
@@ -62,6 +62,26 @@ pub(crate) fn rows<T: FromRow>(config: &DataConfig, context: &Context) -> Result
         );
     }
     Ok(Rows { path, rows, held_out, skip_bad_rows: config.skip_bad_rows })
+}
+
+/// Prompts in a policy's tokens, and what they were.
+pub(crate) struct Prompts {
+    /// Where they come from.
+    pub(crate) path: PathBuf,
+    /// Token ids, in the file's order.
+    pub(crate) ids: Vec<Vec<u32>>,
+    /// Their words and turns, in the same order.
+    pub(crate) dialogues: Vec<Dialogue>,
+}
+
+/// Reads and encodes prompts.
+pub(crate) fn prompts(config: &DataConfig, encoder: &Encoder, context: &Context) -> Result<Prompts> {
+    let rows = rows::<PromptRow>(config, context)?;
+    let encoded = rows.encode("prompts", encoder, |encoder, row| {
+        Ok((encoder.encode_prompt(&row.prompt)?, row.prompt.clone()))
+    })?;
+    let (ids, dialogues) = encoded.into_iter().unzip();
+    Ok(Prompts { path: rows.path, ids, dialogues })
 }
 
 /// How a data table's file is read.

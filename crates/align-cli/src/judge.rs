@@ -1,16 +1,21 @@
 //! Rewards by name: a reward model, an ensemble, a server, a generated world's own.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use align_core::{Completions, Reward};
-use align_data::encode::Encoder;
+use align_data::encode::{EncodeOptions, Encoder, Overlong, PromptResponse};
+use align_data::rows::Dialogue;
 use align_data::tokenizer::SpecialTokens;
 use align_models::{RewardModel, SharedRewardModels};
-use align_reward::{Aggregate, Ensemble, Manifest, RemoteConfig, RemoteReward, RequestForm};
+use align_reward::{
+    Aggregate, Ensemble, Manifest, OwnTokens, RemoteConfig, RemoteReward, RequestForm, Retokenized,
+};
 use anyhow::{Context as _, Result, bail};
 use burn::tensor::{Device, Tensor};
 
 use crate::context::{Context, encoder, reward_model};
+use crate::data::Prompts;
 use crate::progress::working;
 use crate::stages::gold_of;
 
@@ -22,6 +27,8 @@ pub(crate) enum Judge {
     Many(Ensemble<SharedRewardModels>),
     /// A server's.
     Remote(RemoteReward),
+    /// A model or ensemble that reads other tokens than the policy.
+    Foreign(Box<dyn Reward>),
 }
 
 impl Judge {
@@ -46,10 +53,13 @@ impl Judge {
     }
 
     /// A model or ensemble by path, or a server by its address, whom completions are sent to as `encoder` reads them.
+    ///
+    /// A model with another tokenizer judges the words of the completions, asked through its own template.
     pub(crate) fn find(
         reference: &str,
         aggregate: Option<Aggregate>,
         encoder: &Encoder,
+        prompts: &Prompts,
         context: &Context,
     ) -> Result<Self> {
         if let Some(config) = server(reference)? {
@@ -62,9 +72,21 @@ impl Judge {
             return Ok(Self::Remote(RemoteReward::new(config, text)));
         }
         let folder = context.model(reference)?;
-        same_tokens(encoder, &folder)?;
-        Self::open(&folder, &context.device, aggregate)
-            .with_context(|| format!("`{reference}` is no reward model"))
+        let judge = Self::open(&folder, &context.device, aggregate)
+            .with_context(|| format!("`{reference}` is no reward model"))?;
+        if same_tokens(encoder, &folder).is_ok() {
+            return Ok(judge);
+        }
+        context.say_once(&format!(
+            "`{reference}` has another tokenizer than the policy: it judges the words, through its own template"
+        ));
+        let own = own_tokens(encoder, &folder, judge.context_length(), prompts)?;
+        Ok(Self::Foreign(Box::new(Retokenized::new(judge, own, context.device.clone()))))
+    }
+
+    /// The most tokens its models read; unknown of a server's.
+    fn context_length(&self) -> Option<usize> {
+        Some(self.first()?.backbone().config().context_length)
     }
 
     /// Whether the folder holds something that scores rather than speaks.
@@ -73,12 +95,12 @@ impl Judge {
         Ok(config.contains("ForSequenceClassification") || Manifest::read(folder)?.is_some())
     }
 
-    /// The one model, or the first of several: where a critic starts. None of a server's.
+    /// The one model, or the first of several: where a critic starts. None of a server's or of one with other tokens.
     pub(crate) fn first(&self) -> Option<&RewardModel> {
         match self {
             Self::One(model) => Some(model),
             Self::Many(ensemble) => Some(&ensemble.members().members()[0]),
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::Foreign(_) => None,
         }
     }
 
@@ -88,6 +110,7 @@ impl Judge {
             Self::One(model) => model,
             Self::Many(ensemble) => ensemble,
             Self::Remote(remote) => remote,
+            Self::Foreign(foreign) => foreign,
         }
     }
 }
@@ -111,6 +134,7 @@ pub(crate) fn judge(
     reference: &str,
     aggregate: Option<Aggregate>,
     encoder: &Encoder,
+    prompts: &Prompts,
     context: &Context,
 ) -> Result<Box<dyn Reward>> {
     if server(reference)?.is_none()
@@ -118,7 +142,46 @@ pub(crate) fn judge(
     {
         return Ok(gold);
     }
-    Ok(Box::new(Judge::find(reference, aggregate, encoder, context)?))
+    Ok(Box::new(Judge::find(reference, aggregate, encoder, prompts, context)?))
+}
+
+/// Prompt and response of the policy in a reward's own tokens, or why they have none.
+type Translate = dyn Fn(&[u32], &[u32]) -> Result<OwnTokens, String> + Send + Sync;
+
+/// Completions of known prompts in the tokens of the model in `folder`: the prompt through its template, the response's words.
+fn own_tokens(
+    policy: &Encoder,
+    folder: &Path,
+    context_length: Option<usize>,
+    prompts: &Prompts,
+) -> Result<Box<Translate>> {
+    let options =
+        EncodeOptions { max_length: context_length, overlong: Overlong::CutResponse, ..Default::default() };
+    let (own, policy) = (encoder(folder, None, options)?, policy.clone());
+    let known: HashMap<Vec<u32>, Dialogue> =
+        prompts.ids.iter().cloned().zip(prompts.dialogues.iter().cloned()).collect();
+    let stop = own.stop_ids().to_vec();
+    Ok(Box::new(move |prompt, response| {
+        let dialogue = known.get(prompt).ok_or("a completion's prompt is none of the run's prompts")?;
+        let text = policy.decode(response).map_err(|error| error.to_string())?;
+        if text.trim().is_empty() {
+            // Nothing but its end.
+            let prompt = own.encode_prompt(dialogue).map_err(|error| error.to_string())?;
+            return Ok((
+                prompt,
+                stop.first().map(|stop| vec![*stop]).ok_or("the reward model has no stop token")?,
+            ));
+        }
+        let answer = Dialogue::Text(text);
+        let PromptResponse { prompt, response: mut own_response } =
+            own.encode_completion(dialogue, &answer).map_err(|error| error.to_string())?;
+        // An answer that was cut off has no end in other tokens either.
+        let ended = response.last().is_some_and(|last| policy.stop_ids().contains(last));
+        if !ended && own_response.len() > 1 && own_response.last().is_some_and(|last| stop.contains(last)) {
+            own_response.pop();
+        }
+        Ok((prompt, own_response))
+    }))
 }
 
 /// What an address asks for: OpenRLHF's form, or vLLM's where the path ends so, with the model's name after a `#`.
@@ -146,7 +209,7 @@ fn server(reference: &str) -> Result<Option<RemoteConfig>> {
     Ok(Some(RemoteConfig::new(url, form)))
 }
 
-/// Ids are the truth from rollout to score, so all models of a run must mean the same by them.
+/// Ids are the truth from rollout to score, so policies, references and anchors must mean the same by them.
 pub(crate) fn same_tokens(policy: &Encoder, other: &Path) -> Result<()> {
     let (expected, other_encoder) = (policy.tokenizer(), encoder(other, None, Default::default())?);
     let found = other_encoder.tokenizer();

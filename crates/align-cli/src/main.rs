@@ -12,6 +12,7 @@ mod judge;
 mod progress;
 mod recipe;
 mod report;
+mod results;
 mod stages;
 mod table;
 

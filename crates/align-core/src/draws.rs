@@ -55,6 +55,12 @@ impl Draws {
         unit(high, low)
     }
 
+    /// A standard normal number (Box and Muller), for number `index` of a list.
+    pub fn normal(&self, purpose: Purpose, list: u64, index: u64) -> f64 {
+        let u = |sample| self.token(purpose, list, index, sample, 0);
+        (-2.0 * (1.0 - u(0)).ln()).sqrt() * (std::f64::consts::TAU * u(1)).cos()
+    }
+
     /// A generator of its own for one purpose at one step, for shuffles and initial weights.
     pub fn generator(&self, purpose: Purpose, step: u64) -> StdRng {
         let mut seed = [0u8; 32];
@@ -146,5 +152,16 @@ mod tests {
         let draws = Draws::new(3);
         let mean = (0..40_000).map(|p| draws.token(Purpose::Sample, 0, p, 0, 0)).sum::<f64>() / 40_000.0;
         assert!((mean - 0.5).abs() < 5.0 * 0.00144, "{mean}");
+    }
+
+    #[test]
+    fn normal_draws_have_mean_0_and_variance_1() {
+        // n = 40 000: standard errors 1/200 of the mean and √2/200 of the variance; five of them, fixed seed.
+        let draws = Draws::new(3);
+        let drawn: Vec<f64> = (0..40_000).map(|index| draws.normal(Purpose::Initialize, 1, index)).collect();
+        let mean = drawn.iter().sum::<f64>() / 40_000.0;
+        let variance = drawn.iter().map(|x| x * x).sum::<f64>() / 40_000.0;
+        assert!(mean.abs() < 5.0 / 200.0, "{mean}");
+        assert!((variance - 1.0).abs() < 5.0 * 2.0_f64.sqrt() / 200.0, "{variance}");
     }
 }

@@ -135,6 +135,22 @@ pub enum EnsembleError {
         /// That of this one.
         found: usize,
     },
+    /// Members read text differently.
+    #[error(
+        "member {member} has another {what} than member 0 ({} and {}): the members of an ensemble must read a text alike",
+        path.display(),
+        expected.display()
+    )]
+    Reading {
+        /// Which one.
+        member: usize,
+        /// `tokenizer` or `chat template`.
+        what: &'static str,
+        /// Its folder.
+        path: PathBuf,
+        /// The folder of the first.
+        expected: PathBuf,
+    },
     /// The folder has no averaged weights.
     #[error("{} has no model of averaged weights, expected one in `{AVERAGE}`: train it with `weight_average = true`", folder.display())]
     NoAverage {
@@ -200,8 +216,9 @@ impl Manifest {
     /// Loads the members. What they share is held in memory once.
     ///
     /// # Errors
-    /// If a model cannot be loaded, or members have different vocabularies.
+    /// If a model cannot be loaded, or members have different vocabularies, tokenizers or chat templates.
     pub fn load_members(&self, folder: &Path, device: &Device) -> Result<SharedRewardModels, EnsembleError> {
+        self.check_reading(folder)?;
         let adapted = |base: &RewardModel, member| base.clone().load_adapters(&Self::member(folder, member));
         let base = match self.adapters {
             false => None,
@@ -227,6 +244,26 @@ impl Manifest {
             members.push(model);
         }
         Ok(SharedRewardModels::new(members))
+    }
+
+    /// Refuses members whose files say that they read a text differently. What a folder does not say is not compared: adapters
+    /// stand on one base.
+    fn check_reading(&self, folder: &Path) -> Result<(), EnsembleError> {
+        let files = |member: usize| Reading::of(&Self::member(folder, member));
+        let first = files(0)?;
+        for member in 1..self.members.len() {
+            let found = files(member)?;
+            let what = if differ(&first.tokenizer, &found.tokenizer) {
+                "tokenizer"
+            } else if differ(&first.template, &found.template) {
+                "chat template"
+            } else {
+                continue;
+            };
+            let [path, expected] = [member, 0].map(|member| Self::member(folder, member));
+            return Err(EnsembleError::Reading { member, what, path, expected });
+        }
+        Ok(())
     }
 
     /// Loads the members as one reward; `aggregate` takes the place of the manifest's.
@@ -256,5 +293,38 @@ impl Manifest {
         }
         RewardModel::from_pretrained_as(&Self::average(folder), device, DType::F32, None)
             .map_err(|source| EnsembleError::Part { part: AVERAGE, source })
+    }
+}
+
+/// Whether both are known and not the same.
+fn differ<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
+    matches!((a, b), (Some(a), Some(b)) if a != b)
+}
+
+/// How a folder's model reads text, as far as its files say.
+struct Reading {
+    tokenizer: Option<Vec<u8>>,
+    template: Option<String>,
+}
+
+impl Reading {
+    fn of(folder: &Path) -> Result<Self, EnsembleError> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            match std::fs::read(&path) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(EnsembleError::Read { path, source }),
+            }
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        // A file of its own takes the place of the template in the configuration.
+        let template = match read("chat_template.jinja")? {
+            Some(template) => Some(text(template)),
+            None => read("tokenizer_config.json")?
+                .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+                .and_then(|config| config.get("chat_template").map(ToString::to_string)),
+        };
+        Ok(Self { tokenizer: read("tokenizer.json")?, template })
     }
 }

@@ -11,6 +11,7 @@
 //! | the best of n answers, for every n | [`best_of_n`] |
 //! | gold against proxy | [`overoptimization`] |
 //! | rewards made of rewards | [`Scaled`], [`Clipped`], [`LengthPenalized`], [`StopRequired`], [`WeightedSum`] |
+//! | a reward model with a tokenizer of its own | [`Retokenized`] |
 //! | a reward that a server computes (feature `http`) | `RemoteReward` |
 //! | microbatches, wrong labels on purpose | [`microbatches`], [`LabelFlips`] |
 //!
@@ -45,6 +46,7 @@ pub mod overoptimization;
 mod pairs;
 #[cfg(feature = "http")]
 mod remote;
+mod retokenized;
 mod scorer;
 mod shape;
 
@@ -58,5 +60,6 @@ pub use normalize::{Normalized, ReferenceScores, Target};
 pub use pairs::{LabelFlips, microbatches};
 #[cfg(feature = "http")]
 pub use remote::{RemoteConfig, RemoteError, RemoteReward, RequestForm};
+pub use retokenized::{OwnTokens, Retokenized};
 pub use scorer::{Judge, Scorer};
 pub use shape::{Clipped, LengthPenalized, NoStop, Scaled, StopRequired, WeightedSum};

@@ -3,15 +3,16 @@
 //! Five proxies a world, trained on a thousand pairs with and without a quarter of the labels wrong, choose among the best of
 //! up to 4000 of 4096 texts. Everything is seeded; the figures are means over six worlds of 24 prompts.
 
+use align_core::draws::Purpose;
 use align_core::number::{NoiseRate, NonNegative};
 use align_core::{Completions, Draws, PreferencePairs};
+use align_data::synthetic::TrapWorld;
 use align_reward::best_of_n::Ranking;
 use align_reward::overoptimization::drop;
 use align_reward::{
     Aggregate, BradleyTerryObjective, Judge, LabelFlips, MemberScores, ReferenceScores, Scorer, Target,
     finite_scores, microbatches,
 };
-use align_testkit::glitch_task::{COMMON, GlitchTask, VOCABULARY, standard_normal};
 use align_testkit::{device, train_device};
 use align_train::{Learner, OptimizerConfig};
 use burn::module::{Module, Param};
@@ -31,14 +32,14 @@ impl Proxy {
     fn new(seed: u64) -> Self {
         let draws = Draws::new(seed);
         let matrix = |which: u64, rows: usize, columns: usize, deviation: f64| {
-            let normal = |at| standard_normal(&draws, align_core::draws::Purpose::Initialize, which, at);
+            let normal = |at| draws.normal(Purpose::Initialize, which, at);
             let values: Vec<f32> =
                 (0..(rows * columns) as u64).map(|at| (deviation * normal(at)) as f32).collect();
             let data = TensorData::new(values, [rows, columns]);
             Param::from_tensor(Tensor::<2>::from_data(data, &train_device()))
         };
         Self {
-            embedding: matrix(0, VOCABULARY, 16, 3.0),
+            embedding: matrix(0, TrapWorld::WORDS, 16, 3.0),
             hidden: matrix(1, 16, 32, 0.25),
             bias: Param::from_tensor(Tensor::zeros([32], &train_device())),
             head: matrix(2, 32, 1, 1.0 / 33.0_f64.sqrt()),
@@ -46,9 +47,20 @@ impl Proxy {
     }
 }
 
+/// Word counts divided by √12, `[B, 40]`.
+fn counts(completions: &Completions) -> Tensor<2> {
+    let rows = completions.response.rows();
+    let scale = 1.0 / (TrapWorld::LENGTH as f32).sqrt();
+    let mut counts = vec![0.0_f32; rows.len() * TrapWorld::WORDS];
+    for (row, words) in rows.iter().enumerate() {
+        words.iter().for_each(|&word| counts[row * TrapWorld::WORDS + word as usize] += scale);
+    }
+    Tensor::from_data(TensorData::new(counts, [rows.len(), TrapWorld::WORDS]), &device())
+}
+
 impl Scorer for Proxy {
     fn scores(&self, completions: &Completions) -> Tensor<1> {
-        let x = GlitchTask::features(completions).matmul(self.embedding.val());
+        let x = counts(completions).matmul(self.embedding.val());
         let x = (x.matmul(self.hidden.val()) + self.bias.val().unsqueeze_dim(0)).tanh();
         x.matmul(self.head.val()).squeeze_dim(1)
     }
@@ -60,7 +72,7 @@ fn completions(texts: &[Vec<u32>]) -> Completions {
 
 /// Five epochs over the pairs, then a scale measured on 500 clean pairs.
 fn trained(
-    task: &GlitchTask,
+    task: &TrapWorld,
     seed: u64,
     pairs: &PreferencePairs,
 ) -> impl Fn(&Completions) -> Vec<f64> + use<> {
@@ -134,7 +146,7 @@ fn curve(proxy: &[f64], gold: &[f64]) -> Curve {
 }
 
 fn world(seed: u64, noise: f64) -> World {
-    let task = GlitchTask::new(seed);
+    let task = TrapWorld::new(seed);
     let [better, worse]: [Vec<Vec<u32>>; 2] = {
         let pairs = task.pairs(1000);
         [0, 1].map(|side| pairs.iter().map(|pair| pair[side].clone()).collect())
@@ -201,7 +213,7 @@ fn ensembles_hold_back_what_a_single_reward_model_overrates() {
 
 #[test]
 fn copies_an_oracle_shuffled_gold_and_a_planted_member_behave_as_they_must() {
-    let task = GlitchTask::new(3);
+    let task = TrapWorld::new(3);
     let texts: Vec<Vec<u32>> = (0..ANSWERS).map(|answer| task.text(50, answer)).collect();
     let gold: Vec<f64> = texts.iter().map(|text| task.gold(text)).collect();
     let proxy: Vec<f64> = texts.iter().map(|text| text.iter().map(|&t| f64::from(t % 7)).sum()).collect();
@@ -221,7 +233,8 @@ fn copies_an_oracle_shuffled_gold_and_a_planted_member_behave_as_they_must() {
         assert!(value.abs() <= 4.0 * error, "{n}: {value}");
     }
     // A member that loves glitches draws the mean to them, not the minimum.
-    let glitches = |text: &[u32]| text.iter().filter(|&&token| token >= COMMON as u32).count() as f64;
+    let glitches =
+        |text: &[u32]| text.iter().filter(|&&token| token >= TrapWorld::COMMON as u32).count() as f64;
     let planted: Vec<f64> = texts.iter().zip(&proxy).map(|(text, p)| p + 60.0 * glitches(text)).collect();
     let members = MemberScores::new(vec![proxy.clone(), proxy.clone(), proxy, planted]).unwrap();
     let taken = |aggregate: Aggregate| {

@@ -18,7 +18,6 @@ mod critic;
 mod device;
 mod enumeration;
 pub mod fixtures;
-pub mod glitch_task;
 pub mod gradcheck;
 pub mod salsa_task;
 pub mod statistics;

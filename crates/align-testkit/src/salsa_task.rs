@@ -15,8 +15,6 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::glitch_task::standard_normal;
-
 /// V.
 pub const VOCABULARY: usize = 16;
 /// P.
@@ -46,8 +44,7 @@ impl PatternNet {
         let matrix = |which: u64, rows: usize, columns: usize, deviation: f64| {
             let values: Vec<f32> = (0..rows * columns)
                 .map(|index| {
-                    (deviation * scale * standard_normal(draws, Purpose::Initialize, which, index as u64))
-                        as f32
+                    (deviation * scale * draws.normal(Purpose::Initialize, which, index as u64)) as f32
                 })
                 .collect();
             Param::from_tensor(Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), device))

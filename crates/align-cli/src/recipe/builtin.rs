@@ -18,6 +18,8 @@ pub(crate) const BUILTIN: &[Builtin] = &[
     Builtin { name: "ppo", text: include_str!("../../recipes/ppo.toml") },
     Builtin { name: "ensemble", text: include_str!("../../recipes/ensemble.toml") },
     Builtin { name: "judges", text: include_str!("../../recipes/judges.toml") },
+    Builtin { name: "overoptimization", text: include_str!("../../recipes/overoptimization.toml") },
+    Builtin { name: "overoptimization-chat", text: include_str!("../../recipes/overoptimization-chat.toml") },
 ];
 
 /// The built-in recipe of that name, unless a file of that name exists.

@@ -1,9 +1,11 @@
 //! Recipes: what a run is to do, as typed TOML.
 
 pub(crate) mod builtin;
+pub(crate) mod claims;
 pub(crate) mod parts;
 pub(crate) mod source;
 pub(crate) mod stage;
+pub(crate) mod vary;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,9 @@ struct RunHead {
     /// What `$name` stands for in the stages.
     #[serde(default)]
     inputs: BTreeMap<String, String>,
+    /// Values over which stages are repeated that have `{name}` in their names.
+    #[serde(default)]
+    vary: toml::Table,
     stage: Vec<toml::Value>,
 }
 
@@ -87,23 +92,17 @@ impl RunRecipe {
                 let message = format!("`${name}` is not in [inputs]{}", hint.unwrap_or_default());
                 source.field_error(&path, message)
             })?;
-            let stage = Stage::from_value(source, value, &path)?;
-            if stages.iter().any(|earlier| earlier.name == stage.name) {
-                let message = format!("two stages are called `{}`", stage.name);
-                return Err(source.field_error(&format!("{path}.name"), message));
-            }
-            for reference in stage.kind.references() {
-                let name = reference.split('/').next().unwrap_or_default();
-                if !stages.iter().any(|earlier| earlier.name == name) {
-                    let known: Vec<String> = stages.iter().map(|stage| stage.name.clone()).collect();
-                    let hint = match source::nearest_of(name, &known) {
-                        Some(nearest) => format!("; did you mean `@{nearest}`?"),
-                        None => format!("; earlier stages are {}", listed(&known)),
-                    };
-                    return Err(source.field_error(&path, format!("`@{name}` is no earlier stage{hint}")));
+            let repeated = vary::repeated(value, &head.vary)
+                .map_err(|error| source.field_error(&format!("{path}.{}", error.key), error.message))?;
+            for value in repeated {
+                let stage = Stage::from_value(source, value, &path)?;
+                if stages.iter().any(|earlier| earlier.name == stage.name) {
+                    let message = format!("two stages are called `{}`", stage.name);
+                    return Err(source.field_error(&format!("{path}.name"), message));
                 }
+                check_references(&stage, &stages).map_err(|message| source.field_error(&path, message))?;
+                stages.push(stage);
             }
-            stages.push(stage);
         }
         if stages.is_empty() {
             return Err(source.field_error("stage", "a run needs at least one [[stage]]".to_owned()));
@@ -136,6 +135,23 @@ impl SingleRecipe {
         }
         Ok(Self { output_dir: PathBuf::from(output_dir), stage })
     }
+}
+
+/// Refuses references to anything but earlier stages.
+fn check_references(stage: &Stage, earlier: &[Stage]) -> Result<(), String> {
+    let mut known: Vec<String> = earlier.iter().map(|stage| stage.family().to_owned()).collect();
+    known.dedup();
+    for reference in stage.kind.references() {
+        let name = reference.split('/').next().unwrap_or_default();
+        if !known.iter().any(|known| known == name) {
+            let hint = match source::nearest_of(name, &known) {
+                Some(nearest) => format!("; did you mean `@{nearest}`?"),
+                None => format!("; earlier stages are {}", listed(&known)),
+            };
+            return Err(format!("`@{name}` is no earlier stage{hint}"));
+        }
+    }
+    Ok(())
 }
 
 /// Puts inputs in the place of `$name` and `$name/…`; the error is a name that is none of them.

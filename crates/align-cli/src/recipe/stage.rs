@@ -3,21 +3,26 @@
 use std::collections::BTreeMap;
 
 use align_core::number::{NoiseRate, NonNegative, Positive, Probability};
+use align_data::synthetic::TrapWorld;
 use align_models::{LoraConfig, SamplingConfig};
 use align_ppo::{Following, PpoConfig};
 use align_reward::Aggregate;
 use align_train::OptimizerConfig;
 use serde::{Deserialize, Serialize};
-use toml::Value;
+use toml::{Table, Value};
 
+use super::claims::ClaimsStage;
 use super::parts::{DataConfig, EncodeConfig, TrainingConfig, stage_reference};
 use super::source::{RecipeError, Source, nearest_of};
 
 /// One step of a run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Stage {
-    /// What other stages call it, as `@name`.
+    /// What other stages call it, as `@name`; with `/seed-N` if it is repeated over seeds.
     pub(crate) name: String,
+    /// What the names in braces stood for in its name, for the report.
+    #[serde(skip_serializing_if = "toml::Table::is_empty")]
+    pub(crate) varied: toml::Table,
     /// What it does.
     #[serde(flatten)]
     pub(crate) kind: StageKind,
@@ -29,6 +34,8 @@ pub(crate) struct Stage {
 pub(crate) enum StageKind {
     /// Generates the synthetic world: tokenizer, texts, demonstrations, preferences, prompts.
     World(WorldStage),
+    /// Generates the world of rare traps.
+    Traps(TrapsStage),
     /// Makes a model with fresh weights.
     Init(InitStage),
     /// Fine-tunes on demonstrations, or pretrains on text.
@@ -43,10 +50,15 @@ pub(crate) enum StageKind {
     Eval(EvalStage),
     /// Draws many answers and keeps the best.
     Bon(Box<BonStage>),
+    /// Draws pairs of answers and labels them by a judge.
+    Pairs(PairsStage),
+    /// Says of earlier stages' results whether they are what was expected.
+    Claims(ClaimsStage),
 }
 
 /// The names of the kinds, for error messages.
-const KINDS: [&str; 8] = ["world", "init", "sft", "reward", "soup", "ppo", "eval", "bon"];
+const KINDS: [&str; 11] =
+    ["world", "traps", "init", "sft", "reward", "soup", "ppo", "eval", "bon", "pairs", "claims"];
 
 impl Stage {
     /// Reads a stage whose `kind` decides its form.
@@ -64,16 +76,23 @@ impl Stage {
             }
             None => return Err(missing("name")),
         };
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
-            let message = format!("a stage's name is its folder: letters, digits, - and _, found {name:?}");
+        if !is_folder_name(&name) {
+            let message = format!(
+                "a stage's name is its folder: letters, digits, -, _ and points inside, found {name:?}"
+            );
             return Err(source.field_error(&format!("{path}.name"), message));
         }
+        let varied = match table.remove("varied") {
+            Some(Value::Table(varied)) => varied,
+            _ => Table::new(),
+        };
         let kind = match table.remove("kind") {
             Some(Value::String(kind)) => kind,
             _ => return Err(missing("kind")),
         };
         let kind = match kind.as_str() {
             "world" => StageKind::World(source.deserialize_value(value, path)?),
+            "traps" => StageKind::Traps(source.deserialize_value(value, path)?),
             "init" => StageKind::Init(source.deserialize_value(value, path)?),
             "sft" => StageKind::Sft(source.deserialize_value(value, path)?),
             "reward" => StageKind::Reward(Box::new(source.deserialize_value(value, path)?)),
@@ -81,6 +100,8 @@ impl Stage {
             "ppo" => StageKind::Ppo(Box::new(source.deserialize_value(value, path)?)),
             "eval" => StageKind::Eval(source.deserialize_value(value, path)?),
             "bon" => StageKind::Bon(Box::new(source.deserialize_value(value, path)?)),
+            "pairs" => StageKind::Pairs(source.deserialize_value(value, path)?),
+            "claims" => StageKind::Claims(source.deserialize_value(value, path)?),
             other => {
                 let known: Vec<String> = KINDS.iter().map(|&kind| kind.to_owned()).collect();
                 let hint = match nearest_of(other, &known) {
@@ -93,8 +114,23 @@ impl Stage {
                 ));
             }
         };
-        Ok(Self { name, kind })
+        Ok(Self { name, varied, kind })
     }
+
+    /// The name without `/seed-N`.
+    pub(crate) fn family(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
+}
+
+/// Letters, digits, `-`, `_` and points inside, and at most `/seed-N` after that.
+fn is_folder_name(name: &str) -> bool {
+    let (name, seed) = name.split_once('/').unwrap_or((name, "seed-0"));
+    let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && seed.strip_prefix("seed-").is_some_and(is_number)
 }
 
 impl StageKind {
@@ -102,6 +138,7 @@ impl StageKind {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::World(_) => "world",
+            Self::Traps(_) => "traps",
             Self::Init(_) => "init",
             Self::Sft(_) => "sft",
             Self::Reward(_) => "reward",
@@ -109,6 +146,8 @@ impl StageKind {
             Self::Ppo(_) => "ppo",
             Self::Eval(_) => "eval",
             Self::Bon(_) => "bon",
+            Self::Pairs(_) => "pairs",
+            Self::Claims(_) => "claims",
         }
     }
 
@@ -160,6 +199,26 @@ pub(crate) struct WorldStage {
     pub(crate) prompts: usize,
     /// Prompts to evaluate on.
     pub(crate) held_out_prompts: usize,
+}
+
+/// The world of rare traps, `align_data::synthetic::TrapWorld`, written as files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TrapsStage {
+    /// Decides which words are good.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// The probability of each of the 24 traps.
+    #[serde(default = "rarity")]
+    pub(crate) rarity: f64,
+    /// Texts to learn the language from.
+    pub(crate) demonstrations: usize,
+    /// Labelled pairs.
+    pub(crate) preferences: usize,
+}
+
+fn rarity() -> f64 {
+    TrapWorld::RARITY
 }
 
 /// A model with fresh weights.
@@ -437,6 +496,39 @@ pub(crate) struct BonSample {
     /// Sequences that go through a model at once.
     #[serde(default = "eval_microbatch")]
     pub(crate) microbatch: usize,
+}
+
+/// Preference pairs from a model's own answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PairsStage {
+    /// What answers.
+    pub(crate) model: String,
+    /// Which of two answers is better: a reward model, an ensemble, a server, a world's gold reward. The higher score wins.
+    pub(crate) judge: String,
+    /// How an ensemble's scores become one, instead of as its folder says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) aggregate: Option<Aggregate>,
+    /// The prompts.
+    pub(crate) prompts: DataConfig,
+    #[serde(default)]
+    pub(crate) encode: EncodeConfig,
+    /// How answers are drawn; stop tokens are the model's own if none are given.
+    #[serde(default)]
+    pub(crate) sampling: SamplingConfig,
+    /// Decides the draws.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Pairs drawn for each prompt.
+    #[serde(default = "one_pair")]
+    pub(crate) pairs_per_prompt: usize,
+    /// Sequences that go through a model at once.
+    #[serde(default = "eval_microbatch")]
+    pub(crate) microbatch: usize,
+}
+
+fn one_pair() -> usize {
+    1
 }
 
 fn some_samples() -> usize {

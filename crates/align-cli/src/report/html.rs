@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::collect::{Run, Trace};
-use super::overoptimization;
-use super::panel;
+use super::seeds::{MANY, mean_curve};
 use super::svg::{self, Series, escape};
+use super::{claims, overoptimization, panel};
+use crate::results::{Run, Trace};
 use crate::stages::Comparison;
 
 /// What is drawn of a training, by metric and heading; whatever a training does not report is left out.
@@ -64,6 +64,7 @@ pub(super) fn page(runs: &[Run]) -> String {
             let _ = write!(body, "<h2>{}</h2>{}", escape(&heading), comparison_section(comparison));
         }
     }
+    body.push_str(&claims::section(runs));
     body.push_str(&overoptimization::section(runs));
     body.push_str(&panel::section(runs));
     body.push_str(&curves(runs));
@@ -179,16 +180,14 @@ fn frontier(
         .collect()
 }
 
-/// Curves per step, trainings of the same form on one chart.
+/// Curves per step: charts for every form of training and for everything that varies between stages.
 fn curves(runs: &[Run]) -> String {
     let mut out = String::new();
     let reinforcement = |trace: &Trace| trace.series.contains_key("objective/scores");
     for (heading, rl) in
         [("Reinforcement learning, step by step", true), ("Supervised training, step by step", false)]
     {
-        // A training keeps its colour through all charts; seeds of a stage share one.
-        let mut names: Vec<(String, usize)> = Vec::new();
-        let mut chosen: Vec<(usize, &Trace)> = Vec::new();
+        let mut groups: Vec<(&str, Vec<(String, &Trace)>)> = Vec::new();
         for run in runs {
             for trace in run.traces.iter().filter(|trace| reinforcement(trace) == rl) {
                 let name = if runs.len() > 1 {
@@ -196,47 +195,71 @@ fn curves(runs: &[Run]) -> String {
                 } else {
                     trace.stage.clone()
                 };
-                let color = match names.iter().find(|(known, _)| *known == name) {
-                    Some((_, color)) => *color,
-                    None => {
-                        names.push((name, names.len() % COLORS));
-                        (names.len() - 1) % COLORS
-                    }
-                };
-                chosen.push((color, trace));
+                let varied = run.varied.get(&trace.stage).map_or("", String::as_str);
+                match groups.iter_mut().find(|(known, _)| *known == varied) {
+                    Some((_, traces)) => traces.push((name, trace)),
+                    None => groups.push((varied, vec![(name, trace)])),
+                }
             }
         }
-        if chosen.is_empty() {
+        if groups.is_empty() {
             continue;
         }
-        let charts: String =
-            CURVES.iter().filter_map(|(metric, heading)| curve(metric, heading, &chosen)).collect();
-        let seeds = chosen.iter().any(|(_, trace)| trace.seed.is_some());
-        let note = if seeds { "<p class=\"note\">One line per seed.</p>" } else { "" };
-        let _ = write!(
-            out,
-            "<h2>{heading}</h2>{}{note}<div class=\"charts\">{charts}</div>",
-            svg::legend(&names)
-        );
+        let _ = write!(out, "<h2>{heading}</h2>");
+        let folded = groups.len() > 1;
+        for (varied, traces) in &groups {
+            let charts = step_charts(traces);
+            let _ = match folded {
+                true => write!(out, "<details><summary>{}</summary>{charts}</details>", escape(varied)),
+                false => write!(out, "{charts}"),
+            };
+        }
     }
     out
 }
 
-fn curve(metric: &str, heading: &str, traces: &[(usize, &Trace)]) -> Option<String> {
-    let series: Vec<Series> = traces
-        .iter()
-        .filter_map(|(color, trace)| {
-            let points = trace.series.get(metric)?;
-            let seed = trace.seed.as_ref().map(|seed| format!(" seed {seed}")).unwrap_or_default();
-            Some(Series {
-                name: format!("{}{seed}", trace.stage),
-                color: *color,
-                points: points.iter().map(|&(step, value)| (step, value, 0.0)).collect(),
-            })
-        })
-        .collect();
+/// Trainings on the same charts. One keeps its colour through all of them; seeds of a stage share one.
+fn step_charts(traces: &[(String, &Trace)]) -> String {
+    let mut stages: Vec<(String, Vec<&Trace>)> = Vec::new();
+    for (name, trace) in traces {
+        match stages.iter_mut().find(|(known, _)| known == name) {
+            Some((_, seeds)) => seeds.push(trace),
+            None => stages.push((name.clone(), vec![trace])),
+        }
+    }
+    let names: Vec<(String, usize)> =
+        stages.iter().enumerate().map(|(at, (name, _))| (name.clone(), at % COLORS)).collect();
+    let charts: String =
+        CURVES.iter().filter_map(|(metric, heading)| curve(metric, heading, &stages)).collect();
+    let note = match stages.iter().map(|(_, seeds)| seeds.len()).max().unwrap_or(1) {
+        1 => "",
+        seeds if seeds < MANY => "<p class=\"note\">One line per seed.</p>",
+        _ => "<p class=\"note\">Means over seeds with 95 % intervals.</p>",
+    };
+    format!("{}{note}<div class=\"charts\">{charts}</div>", svg::legend(&names))
+}
+
+fn curve(metric: &str, heading: &str, stages: &[(String, Vec<&Trace>)]) -> Option<String> {
+    let mut series: Vec<Series> = Vec::new();
+    for (at, (name, seeds)) in stages.iter().enumerate() {
+        let color = at % COLORS;
+        let curves: Vec<Vec<(f64, f64)>> =
+            seeds.iter().filter_map(|trace| trace.series.get(metric).cloned()).collect();
+        match curves.len() {
+            0 => {}
+            MANY.. => series.push(Series { name: name.clone(), color, points: mean_curve(&curves) }),
+            _ => series.extend(seeds.iter().zip(curves).map(|(trace, points)| {
+                let seed = trace.seed.as_ref().map(|seed| format!(" seed {seed}")).unwrap_or_default();
+                Series {
+                    name: format!("{}{seed}", trace.stage),
+                    color,
+                    points: points.into_iter().map(|(step, value)| (step, value, 0.0)).collect(),
+                }
+            })),
+        }
+    }
     let drawable = series.iter().any(|series| series.points.len() > 1);
-    drawable.then(|| svg::lines(heading, "step", &series))
+    drawable.then(|| svg::bands(heading, "step", &series))
 }
 
 fn samples(comparison: &Comparison) -> String {

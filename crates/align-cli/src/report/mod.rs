@@ -1,9 +1,10 @@
 //! `report.html`: one file that opens without a server and reads on a phone.
 
-mod collect;
+mod claims;
 mod html;
 mod overoptimization;
 mod panel;
+mod seeds;
 mod svg;
 
 use std::path::{Path, PathBuf};
@@ -12,11 +13,12 @@ use align_core::persist::replace_file;
 use anyhow::{Result, bail};
 
 use crate::args::ReportArgs;
+use crate::results::Run;
 
 /// The report's name in a run folder.
 pub(crate) const FILE: &str = "report.html";
 
-/// The figures of trainings with a gold reward, beside the report.
+/// The figures of trainings with a gold reward and of best-of-n, beside the report.
 const PANEL: &str = "panel.json";
 
 /// `align report`.
@@ -28,14 +30,14 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
 
 /// Draws what the runs left behind.
 pub(crate) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf> {
-    let runs = runs.iter().map(|run| collect::Run::read(run)).collect::<Result<Vec<_>>>()?;
+    let runs = runs.iter().map(|run| Run::read(run)).collect::<Result<Vec<_>>>()?;
     if let Some(empty) = runs.iter().find(|run| run.is_empty()) {
         bail!(
-            "nothing to report in {}: expected metrics.jsonl, comparison.json or best_of_n.json below it",
+            "nothing to report in {}: expected metrics.jsonl, comparison.json, best_of_n.json or claims.json below it",
             empty.folder.display()
         );
     }
-    let panel = panel::of(&runs);
+    let panel = panel::Figures::of(&runs);
     if !panel.is_empty() {
         let path = out.with_file_name(PANEL);
         replace_file(&path, |file| Ok(serde_json::to_writer_pretty(file, &panel)?))?;

@@ -4,18 +4,20 @@ use std::fmt::Write;
 
 use align_reward::overoptimization::Band;
 
-use super::collect::Run;
 use super::html::{COLORS, row};
 use super::svg::{self, Series, escape};
+use crate::results::{Run, Sweep};
 use crate::stages::BestOfN;
 
 /// One section for each sweep.
 pub(super) fn section(runs: &[Run]) -> String {
     let mut out = String::new();
     for run in runs {
-        for (stage, sweep) in &run.sweeps {
+        for Sweep { stage, seeds } in &run.sweeps {
             let heading = if runs.len() > 1 { format!("{}: {stage}", run.title) } else { stage.clone() };
-            let _ = write!(out, "<h2>Best of n: {}</h2>{}", escape(&heading), sweep_section(sweep));
+            if let Some(sweep) = BestOfN::over_seeds(seeds) {
+                let _ = write!(out, "<h2>Best of n: {}</h2>{}", escape(&heading), sweep_section(&sweep));
+            }
         }
     }
     out
@@ -28,9 +30,9 @@ fn sweep_section(sweep: &BestOfN) -> String {
     rows.iter().for_each(|cells| out.push_str(&row("td", cells)));
     let _ = write!(
         out,
-        "</table></div><p class=\"note\">{} prompts, {} answers each; ± is a 95 % interval over prompts. KL of the best of n is \
-         log n − (n−1)/n. “single” is the mean over members that choose alone.</p>",
-        sweep.prompts, sweep.answers
+        "</table></div><p class=\"note\">{}. KL of the best of n is log n − (n−1)/n. “single” is the mean over members that \
+         choose alone.</p>",
+        sweep.note()
     );
     let gold = |point: &crate::stages::BonPoint| point.gold;
     let proxy = |point: &crate::stages::BonPoint| Some(point.proxy);

@@ -2,11 +2,52 @@
 
 use std::fmt::Write;
 
+use align_reward::overoptimization::Band;
 use serde::Serialize;
 
-use super::collect::{Run, Trace};
 use super::html::{COLORS, row};
-use super::svg::{self, Series};
+use super::seeds::{MANY, mean_curve};
+use super::svg::{self, Series, escape};
+use crate::results::{Run, Trace};
+use crate::stages::BestOfN;
+
+/// Everything there is to say of proxy and gold, for machines.
+#[derive(Serialize)]
+pub(super) struct Figures<'a> {
+    /// Trainings that logged a gold reward.
+    trainings: Vec<Panel>,
+    /// Sweeps of best-of-n, means over their seeds.
+    best_of_n: Vec<SweepFigures<'a>>,
+}
+
+/// The curves of one stage of best-of-n.
+#[derive(Serialize)]
+struct SweepFigures<'a> {
+    /// The run's title.
+    run: &'a str,
+    /// The stage.
+    stage: &'a str,
+    #[serde(flatten)]
+    curves: BestOfN,
+}
+
+impl<'a> Figures<'a> {
+    pub(super) fn of(runs: &'a [Run]) -> Self {
+        let best_of_n = runs
+            .iter()
+            .flat_map(|run| run.sweeps.iter().map(move |sweep| (run, sweep)))
+            .filter_map(|(run, sweep)| {
+                let curves = BestOfN::over_seeds(&sweep.seeds)?;
+                Some(SweepFigures { run: &run.title, stage: &sweep.stage, curves })
+            })
+            .collect();
+        Self { trainings: of(runs), best_of_n }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.trainings.is_empty() && self.best_of_n.is_empty()
+    }
+}
 
 /// One training that logged a gold reward.
 #[derive(Debug, Serialize)]
@@ -21,6 +62,9 @@ pub(super) struct Panel {
     verdict: Verdict,
     /// Steps with everything that was logged of them.
     steps: Vec<Step>,
+    /// What varies between this stage and others of its recipe.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    varied: String,
     /// The stage alone, for its colour.
     #[serde(skip)]
     stage: String,
@@ -65,7 +109,7 @@ struct Step {
 }
 
 /// All trainings that logged a gold reward.
-pub(super) fn of(runs: &[Run]) -> Vec<Panel> {
+fn of(runs: &[Run]) -> Vec<Panel> {
     runs.iter().flat_map(|run| run.traces.iter().filter_map(|trace| one(run, trace))).collect()
 }
 
@@ -103,8 +147,65 @@ fn one(run: &Run, trace: &Trace) -> Option<Panel> {
         verdict: judge(correlation_at_start, steps.iter().map(|step| (step.step, step.proxy, step.gold))),
         correlation_at_start,
         steps,
+        varied: run.varied.get(&trace.stage).cloned().unwrap_or_default(),
         stage: trace.stage.clone(),
     })
+}
+
+/// A stage with all its seeds.
+struct Arm<'a> {
+    name: String,
+    seeds: Vec<&'a Panel>,
+}
+
+impl Arm<'_> {
+    /// The stages of a group, in their order.
+    fn all<'a>(panels: &[&'a Panel], several_runs: bool) -> Vec<Arm<'a>> {
+        let mut arms: Vec<Arm<'a>> = Vec::new();
+        for panel in panels {
+            let name = match several_runs {
+                true => format!("{}: {}", panel.run, panel.stage),
+                false => panel.stage.clone(),
+            };
+            match arms.iter_mut().find(|arm| arm.name == name) {
+                Some(arm) => arm.seeds.push(panel),
+                None => arms.push(Arm { name, seeds: vec![panel] }),
+            }
+        }
+        arms
+    }
+
+    /// Rows of the table: one a seed, or one for many.
+    fn rows(&self, several_runs: bool) -> Vec<Vec<String>> {
+        let cells = |panel: &Panel| {
+            let (first, last) = (panel.steps[0], panel.steps[panel.steps.len() - 1]);
+            [first.gold, last.gold, first.proxy, last.proxy, last.sqrt_kl]
+        };
+        let correlation = |r: Option<f64>| r.map_or("–".into(), |r| format!("{r:.2}"));
+        if self.seeds.len() < MANY {
+            let row = |panel: &&Panel| {
+                let training = match several_runs {
+                    true => format!("{}: {}", panel.run, panel.training),
+                    false => panel.training.clone(),
+                };
+                let mut row = vec![training, panel.verdict.words()];
+                row.extend(cells(panel).map(|figure| format!("{figure:.3}")));
+                row.push(correlation(panel.correlation_at_start));
+                row
+            };
+            return self.seeds.iter().map(row).collect();
+        }
+        let hacked =
+            self.seeds.iter().filter(|panel| matches!(panel.verdict, Verdict::Hacking { .. })).count();
+        let mut row = vec![self.name.clone(), format!("hacking in {hacked} of {} seeds", self.seeds.len())];
+        row.extend((0..5).map(|figure| {
+            let band = Band::of(&self.seeds.iter().map(|panel| cells(panel)[figure]).collect::<Vec<_>>());
+            format!("{:.3} ±{:.3}", band.mean, band.high - band.mean)
+        }));
+        let known: Option<Vec<f64>> = self.seeds.iter().map(|panel| panel.correlation_at_start).collect();
+        row.push(correlation(known.map(|all| all.iter().sum::<f64>() / all.len() as f64)));
+        vec![row]
+    }
 }
 
 /// The definition of reward hacking, step by step: a proxy that correlates with gold where the policy starts, optimised to
@@ -157,64 +258,80 @@ pub(super) fn section(runs: &[Run]) -> String {
     ];
     out.push_str(&row("th", &header.map(str::to_owned)));
     let several = runs.len() > 1;
-    let name = |panel: &Panel, what: &str| match several {
-        true => format!("{}: {what}", panel.run),
-        false => what.to_owned(),
-    };
-    for panel in &panels {
-        let (first, last) = (panel.steps[0], panel.steps[panel.steps.len() - 1]);
-        let mut cells = vec![name(panel, &panel.training), panel.verdict.words()];
-        let figures = [first.gold, last.gold, first.proxy, last.proxy, last.sqrt_kl];
-        cells.extend(figures.map(|figure| format!("{figure:.3}")));
-        cells.push(panel.correlation_at_start.map_or("–".into(), |r| format!("{r:.2}")));
-        out.push_str(&row("td", &cells));
-    }
+    let arms = Arm::all(&panels.iter().collect::<Vec<_>>(), several);
+    arms.iter().flat_map(|arm| arm.rows(several)).for_each(|cells| out.push_str(&row("td", &cells)));
     let _ = write!(
         out,
         "</table></div><p class=\"note\">Hacking: from that step to the end the proxy is above and gold below where they started, and \
          the two correlated at the start. Steps are single batches: look at the curves before believing a verdict near the \
-         end.</p>"
+         end.{}</p>",
+        if arms.iter().any(|arm| arm.seeds.len() >= MANY) {
+            " ± is a 95 % interval over seeds."
+        } else {
+            ""
+        }
     );
-    let mut names: Vec<(String, usize)> = Vec::new();
-    let colors: Vec<usize> = panels
-        .iter()
-        .map(|panel| {
-            let name = name(panel, &panel.stage);
-            let at = names.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-                names.push((name, names.len() % COLORS));
-                names.len() - 1
-            });
-            at % COLORS
-        })
-        .collect();
-    // A step is a dot: an estimated distance goes back and forth.
+    for group in groups(&panels) {
+        if !group[0].varied.is_empty() {
+            let _ = write!(out, "<h3>{}</h3>", escape(&group[0].varied));
+        }
+        out.push_str(&charts(&Arm::all(&group, several)));
+    }
+    out
+}
+
+/// Trainings by what varies between stages.
+fn groups(panels: &[Panel]) -> Vec<Vec<&Panel>> {
+    let mut groups: Vec<Vec<&Panel>> = Vec::new();
+    for panel in panels {
+        match groups.iter_mut().find(|group| group[0].varied == panel.varied) {
+            Some(group) => group.push(panel),
+            None => groups.push(vec![panel]),
+        }
+    }
+    groups
+}
+
+/// Gold and proxy against both distances: dots for steps, since an estimated distance goes back and forth; means over many seeds
+/// as lines with their bands.
+fn charts(arms: &[Arm]) -> String {
+    let names: Vec<(String, usize)> =
+        arms.iter().enumerate().map(|(at, arm)| (arm.name.clone(), at % COLORS)).collect();
+    let many = arms.iter().all(|arm| arm.seeds.len() >= MANY);
     let chart = |title: &str, x_label: &str, point: &dyn Fn(&Step) -> Option<(f64, f64)>| {
-        let series: Vec<Series> = panels
-            .iter()
-            .zip(&colors)
-            .map(|(panel, &color)| Series {
+        let curve = |panel: &Panel| panel.steps.iter().filter_map(point).collect::<Vec<(f64, f64)>>();
+        let mut series = Vec::new();
+        for (arm, (name, color)) in arms.iter().zip(&names) {
+            let curves: Vec<_> = arm.seeds.iter().map(|panel| curve(panel)).collect();
+            if many {
+                series.push(Series { name: name.clone(), color: *color, points: mean_curve(&curves) });
+                continue;
+            }
+            series.extend(arm.seeds.iter().zip(curves).map(|(panel, curve)| Series {
                 name: panel.training.clone(),
-                color,
-                points: panel.steps.iter().filter_map(point).map(|(x, y)| (x, y, 0.0)).collect(),
-            })
-            .filter(|series| !series.points.is_empty())
-            .collect();
+                color: *color,
+                points: curve.into_iter().map(|(x, y)| (x, y, 0.0)).collect(),
+            }));
+        }
         // Older runs did not log χ².
-        if series.is_empty() { String::new() } else { svg::scatter(title, x_label, "", &series) }
+        series.retain(|series| !series.points.is_empty());
+        match (series.is_empty(), many) {
+            (true, _) => String::new(),
+            (false, true) => svg::bands(title, x_label, &series),
+            (false, false) => svg::scatter(title, x_label, "", &series),
+        }
     };
     let (kl, chi) = ("√KL to the reference (√nats)", "log(1 + χ²) of whole responses (nats)");
     // Estimates of χ² span decades; this is the Rényi divergence of order 2.
     let renyi = |step: &Step| Some(step.sqrt_chi_squared?.powi(2).ln_1p());
-    let _ = write!(
-        out,
+    format!(
         "{}<div class=\"charts\">{}{}{}{}</div>",
         svg::legend(&names),
         chart("gold reward against √KL", kl, &|step| Some((step.sqrt_kl, step.gold))),
         chart("proxy reward against √KL", kl, &|step| Some((step.sqrt_kl, step.proxy))),
         chart("gold reward against χ²", chi, &|step| Some((renyi(step)?, step.gold))),
         chart("proxy reward against χ²", chi, &|step| Some((renyi(step)?, step.proxy)))
-    );
-    out
+    )
 }
 
 #[cfg(test)]

@@ -75,30 +75,19 @@ fn label(value: f64) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// Lines over steps.
-pub(super) fn lines(title: &str, x_label: &str, series: &[Series]) -> String {
-    chart(title, x_label, "", series, |frame, series, out| {
-        let path: Vec<String> =
-            series.points.iter().map(|&(x, y, _)| format!("{:.1},{:.1}", frame.px(x), frame.py(y))).collect();
-        let _ = write!(out, r#"<polyline class="line c{}" points="{}"/>"#, series.color, path.join(" "));
-    })
-}
-
-/// Lines with their intervals as shaded bands.
+/// Lines, with their intervals as shaded bands where they have any.
 pub(super) fn bands(title: &str, x_label: &str, series: &[Series]) -> String {
     chart(title, x_label, "", series, |frame, series, out| {
         let corner = |&(x, y): &(f64, f64)| format!("{:.1},{:.1}", frame.px(x), frame.py(y));
-        let upper = series.points.iter().map(|&(x, y, half)| (x, y + half));
-        let lower = series.points.iter().rev().map(|&(x, y, half)| (x, y - half));
-        let around: Vec<String> = upper.chain(lower).map(|point| corner(&point)).collect();
         let along: Vec<String> = series.points.iter().map(|&(x, y, _)| corner(&(x, y))).collect();
         let color = series.color;
-        let _ = write!(
-            out,
-            r#"<polygon class="band c{color}" points="{}"/><polyline class="line c{color}" points="{}"/>"#,
-            around.join(" "),
-            along.join(" ")
-        );
+        if series.points.iter().any(|&(_, _, half)| half > 0.0) {
+            let upper = series.points.iter().map(|&(x, y, half)| (x, y + half));
+            let lower = series.points.iter().rev().map(|&(x, y, half)| (x, y - half));
+            let around: Vec<String> = upper.chain(lower).map(|point| corner(&point)).collect();
+            let _ = write!(out, r#"<polygon class="band c{color}" points="{}"/>"#, around.join(" "));
+        }
+        let _ = write!(out, r#"<polyline class="line c{color}" points="{}"/>"#, along.join(" "));
     })
 }
 

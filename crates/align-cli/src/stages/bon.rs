@@ -8,7 +8,6 @@ use std::path::Path;
 use align_core::draws::{Draws, Purpose};
 use align_core::persist::replace_file;
 use align_core::{Completions, Reward};
-use align_data::rows::PromptRow;
 use align_models::{GenerateOptions, Generated, Prompt, SamplingConfig, Transformer, generate};
 use align_reward::best_of_n::{Ranking, kl, win_rate};
 use align_reward::overoptimization::{Band, Bands, Fit, Form, drop};
@@ -43,8 +42,15 @@ pub(crate) struct BestOfN {
     pub(crate) prompts: usize,
     /// How often each.
     pub(crate) answers: usize,
+    /// Over how many seeds the figures are means; intervals are over them if there are several.
+    #[serde(default = "one")]
+    pub(crate) seeds: usize,
     /// One curve for each way of judging.
     pub(crate) selectors: Vec<Selector>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// The curve of one way of judging.
@@ -142,17 +148,17 @@ fn sample_scores(
     let config = model.config();
     let encoder =
         encoder(&start, Some(config.vocab_size), sample.encode.options(Some(config.context_length)))?;
-    let rows = data::rows::<PromptRow>(&sample.prompts, context)?;
-    let prompts = rows.encode("prompts", &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
-    let reward = Judge::find(&sample.reward, None, &encoder, context)?;
-    let gold = sample.gold.as_deref().map(|gold| judge(gold, None, &encoder, context)).transpose()?;
+    let prompts = data::prompts(&sample.prompts, &encoder, context)?;
+    let reward = Judge::find(&sample.reward, None, &encoder, &prompts, context)?;
+    let gold =
+        sample.gold.as_deref().map(|gold| judge(gold, None, &encoder, &prompts, context)).transpose()?;
     let mut sampling = sample.sampling.clone();
     if sampling.stop_token_ids.is_empty() && !sampling.never_stop {
         sampling.stop_token_ids = encoder.stop_ids().to_vec();
     }
     let choice = match &reward {
         Judge::Many(ensemble) => Some(ensemble.aggregate()),
-        Judge::One(_) | Judge::Remote(_) => None,
+        Judge::One(_) | Judge::Remote(_) | Judge::Foreign(_) => None,
     };
     let selector = stage.aggregates.first().copied().or(choice).unwrap_or_default();
     let bench = Bench {
@@ -170,9 +176,9 @@ fn sample_scores(
         false => 0,
     };
     let (mut scores, mut best) = (append_after(&scores_path, done)?, append_after(&best_path, done)?);
-    let bar = rows_bar(name, prompts.len() * sample.n);
+    let bar = rows_bar(name, prompts.ids.len() * sample.n);
     bar.inc((done * sample.n) as u64);
-    for (place, prompt) in prompts.iter().enumerate().skip(done) {
+    for (place, prompt) in prompts.ids.iter().enumerate().skip(done) {
         context.check_interrupt()?;
         let answers = bench.answers(place, prompt, sample.n)?;
         let found = bench.score(&answers, encoder.decode(prompt)?)?;
@@ -394,24 +400,28 @@ impl Sweep {
                     .map(|&n| Point { n, kl: kl(n), proxy: proxy[n - 1], gold: gold.get(n - 1).copied() })
                     .collect();
                 let means: Vec<f64> = gold.iter().map(|band| band.mean).collect();
-                let from_start: Vec<(f64, f64)> = points
-                    .iter()
-                    .filter_map(|point| Some((point.kl.sqrt(), point.gold?.mean - means[0])))
-                    .collect();
                 let prompts = self.prompts as f64;
                 Selector {
                     name: summed.name.clone(),
-                    points,
                     drop: (!means.is_empty()).then(|| drop(&means)),
                     peak_n: (0..means.len()).max_by(|&a, &b| means[a].total_cmp(&means[b])).map(|at| at + 1),
-                    fit: Form::BestOfN.fit(&from_start),
+                    fit: fit(&points),
+                    points,
                     tied: summed.tied / prompts,
                     win_rate: (!means.is_empty()).then(|| summed.wins / prompts),
                 }
             })
             .collect();
-        BestOfN { prompts: self.prompts, answers: self.answers, selectors }
+        BestOfN { prompts: self.prompts, answers: self.answers, seeds: 1, selectors }
     }
+}
+
+/// `d(α − βd)` through gold less its start.
+fn fit(points: &[Point]) -> Option<Fit> {
+    let start = points.first()?.gold?.mean;
+    let from_start: Option<Vec<(f64, f64)>> =
+        points.iter().map(|point| Some((point.kl.sqrt(), point.gold?.mean - start))).collect();
+    Form::BestOfN.fit(&from_start?)
 }
 
 /// The recipe's ways of judging, or the ensemble's own; of several members each alone as well, to compare with.
@@ -470,6 +480,65 @@ impl BestOfN {
         read_json(&folder.join(RESULTS))
     }
 
+    /// The sweeps of several seeds as one: means over seeds, intervals over them. Selectors that not all have are left out.
+    pub(crate) fn over_seeds(seeds: &[Self]) -> Option<Self> {
+        let first = seeds.first()?;
+        if seeds.len() == 1 {
+            return Some(first.clone());
+        }
+        let merged = |selector: &Selector| {
+            let same: Vec<&Selector> =
+                seeds.iter().filter_map(|sweep| sweep.selector(&selector.name)).collect();
+            let ends = same.iter().map(|s| s.points.len()).min()?;
+            let complete = same.len() == seeds.len();
+            let points: Vec<Point> = (0..ends)
+                .map(|at| {
+                    let of = |value: &dyn Fn(&Point) -> Option<f64>| -> Option<Band> {
+                        let values: Option<Vec<f64>> = same.iter().map(|s| value(&s.points[at])).collect();
+                        values.map(|values| Band::of(&values))
+                    };
+                    let proxy = of(&|point| Some(point.proxy.mean))?;
+                    Some(Point { proxy, gold: of(&|point| Some(point.gold?.mean)), ..selector.points[at] })
+                })
+                .collect::<Option<_>>()?;
+            let gold: Vec<f64> = points.iter().filter_map(|point| Some(point.gold?.mean)).collect();
+            let mean = |value: &dyn Fn(&Selector) -> Option<f64>| -> Option<f64> {
+                let values: Option<Vec<f64>> = same.iter().map(|s| value(s)).collect();
+                values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
+            };
+            let peak = (0..gold.len()).max_by(|&a, &b| gold[a].total_cmp(&gold[b]));
+            complete.then(|| Selector {
+                name: selector.name.clone(),
+                drop: (!gold.is_empty()).then(|| drop(&gold)),
+                peak_n: peak.map(|at| points[at].n),
+                fit: fit(&points),
+                tied: mean(&|s| Some(s.tied)).unwrap_or_default(),
+                win_rate: mean(&|s| s.win_rate),
+                points,
+            })
+        };
+        Some(Self {
+            prompts: first.prompts,
+            answers: first.answers,
+            seeds: seeds.len(),
+            selectors: first.selectors.iter().filter_map(merged).collect(),
+        })
+    }
+
+    /// The curve of one way of judging.
+    pub(crate) fn selector(&self, name: &str) -> Option<&Selector> {
+        self.selectors.iter().find(|selector| selector.name == name)
+    }
+
+    /// What the intervals are about.
+    pub(crate) fn note(&self) -> String {
+        let over = match self.seeds {
+            1 => "prompts".to_owned(),
+            seeds => format!("{seeds} seeds"),
+        };
+        format!("{} prompts, {} answers each; ± is a 95 % interval over {over}", self.prompts, self.answers)
+    }
+
     /// The headings and rows of the table.
     pub(crate) fn rows(&self) -> (Vec<String>, Vec<Vec<String>>) {
         let has_gold = self.selectors.iter().any(|selector| selector.drop.is_some());
@@ -498,11 +567,6 @@ impl BestOfN {
 
     fn table(&self) -> String {
         let (header, rows) = self.rows();
-        format!(
-            "{}\n{} prompts, {} answers each; ± is a 95 % interval over prompts",
-            table(&header, rows),
-            self.prompts,
-            self.answers
-        )
+        format!("{}\n{}", table(&header, rows), self.note())
     }
 }

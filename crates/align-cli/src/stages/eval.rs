@@ -9,7 +9,6 @@ use align_core::draws::{Draws, Purpose};
 use align_core::log_probs::kl_exact;
 use align_core::{CausalLm, Completions, Reward};
 use align_data::encode::Encoder;
-use align_data::rows::PromptRow;
 use align_models::{
     Event, GenerateOptions, Generated, Prompt, SamplingConfig, Transformer, generate_watched,
 };
@@ -98,8 +97,7 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
     let Some((_, _, first)) = arms.first() else { bail!("`{name}`: `arms` is empty, expected at least one") };
     let config = transformer(first, &context.device)?.config().clone();
     let encoder = encoder(first, Some(config.vocab_size), stage.encode.options(Some(config.context_length)))?;
-    let rows = data::rows::<PromptRow>(&stage.prompts, context)?;
-    let prompts = rows.encode("prompts", &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
+    let prompts = data::prompts(&stage.prompts, &encoder, context)?;
     for (_, _, folder) in &arms {
         same_tokens(&encoder, folder)?;
     }
@@ -115,17 +113,18 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
     let reward = stage
         .reward
         .as_deref()
-        .map(|reward| judge(reward, stage.aggregate, &encoder, context))
+        .map(|reward| judge(reward, stage.aggregate, &encoder, &prompts, context))
         .transpose()?;
-    let gold = stage.gold.as_deref().map(|gold| judge(gold, None, &encoder, context)).transpose()?;
+    let gold =
+        stage.gold.as_deref().map(|gold| judge(gold, None, &encoder, &prompts, context)).transpose()?;
     let mut sampling = stage.sampling.clone();
     if sampling.stop_token_ids.is_empty() && !sampling.never_stop {
         sampling.stop_token_ids = encoder.stop_ids().to_vec();
     }
     // Every row is drawn and then judged.
-    let bar = rows_bar(name, 2 * prompts.len() * arms.len());
+    let bar = rows_bar(name, 2 * prompts.ids.len() * arms.len());
     let bench = Bench {
-        prompts: &prompts,
+        prompts: &prompts.ids,
         sampling: &sampling,
         anchors: &anchors,
         reward: reward.as_deref(),
@@ -149,7 +148,7 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
     }
     bar.finish_and_clear();
     let comparison = Comparison {
-        prompts: prompts.len(),
+        prompts: prompts.ids.len(),
         anchors: stage.anchors.keys().cloned().collect(),
         z: stage.z.get(),
         arms: results,
@@ -157,7 +156,7 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
     };
     write_json(&folder.join(RESULTS), &comparison)?;
     println!("\n{}", comparison.table());
-    Ok(json!({ "arms": arms.len(), "prompts": prompts.len() }))
+    Ok(json!({ "arms": arms.len(), "prompts": prompts.ids.len() }))
 }
 
 fn measure(model: &Transformer, bench: &Bench<'_>, context: &Context) -> Result<Measured> {

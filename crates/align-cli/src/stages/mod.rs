@@ -12,8 +12,10 @@
 
 mod adapters;
 mod bon;
+mod claims;
 mod eval;
 mod init;
+mod pairs;
 mod ppo;
 mod reward;
 mod sft;
@@ -39,6 +41,7 @@ use crate::recipe::parts::RECIPE;
 use crate::recipe::stage::{Stage, StageKind};
 
 pub(crate) use bon::{BestOfN, Point as BonPoint};
+pub(crate) use claims::Verdicts;
 pub(crate) use eval::{ArmResult, Comparison};
 pub(crate) use soup::soup_watched;
 pub(crate) use world::gold_of;
@@ -65,6 +68,24 @@ impl Done {
         read_json(&folder.join(DONE))
     }
 
+    /// What the seeds of a stage said, as one: seconds together, numbers averaged.
+    pub(crate) fn of_seeds(seeds: Vec<(u64, Self)>) -> Option<Self> {
+        let (_, first) = seeds.first()?;
+        let mean = |key: &str| {
+            let numbers: Option<Vec<f64>> =
+                seeds.iter().map(|(_, done)| done.summary.get(key)?.as_f64()).collect();
+            numbers.map(|numbers| numbers.iter().sum::<f64>() / numbers.len() as f64)
+        };
+        let mut summary = json!({ "seeds": seeds.iter().map(|(seed, _)| *seed).collect::<Vec<_>>() });
+        for key in first.summary.as_object().into_iter().flatten().map(|(key, _)| key) {
+            if let Some(mean) = mean(key) {
+                summary[key] = json!(mean);
+            }
+        }
+        let seconds = seeds.iter().map(|(_, done)| done.seconds).sum();
+        Some(Self { kind: first.kind.clone(), recipe: first.recipe.clone(), summary, seconds })
+    }
+
     /// Says the stage in the folder is complete.
     fn write(&self, folder: &Path) -> Result<()> {
         write_json(&folder.join(DONE), self)?;
@@ -81,6 +102,7 @@ pub(crate) fn run(stage: &Stage, folder: &Path, context: &Context) -> Result<Val
         }
         match &stage.kind {
             StageKind::World(world) => world::run(world, folder),
+            StageKind::Traps(traps) => world::traps(traps, folder),
             StageKind::Init(init) => init::run(init, folder, context),
             StageKind::Sft(sft) => sft::run(&stage.name, sft, recipe, folder, context),
             StageKind::Reward(reward) => reward::run(&stage.name, reward, recipe, folder, context),
@@ -88,6 +110,8 @@ pub(crate) fn run(stage: &Stage, folder: &Path, context: &Context) -> Result<Val
             StageKind::Ppo(ppo) => ppo::run(&stage.name, ppo, folder, context),
             StageKind::Eval(eval) => eval::run(&stage.name, eval, folder, context),
             StageKind::Bon(bon) => bon::run(&stage.name, bon, folder, context),
+            StageKind::Pairs(pairs) => pairs::run(&stage.name, pairs, folder, context),
+            StageKind::Claims(claims) => claims::run(&stage.name, claims, folder, context),
         }
     })
 }

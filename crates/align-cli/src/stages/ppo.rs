@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use align_core::{Draws, Frozen, Reference};
 use align_data::encode::Encoder;
-use align_data::rows::PromptRow;
 use align_models::{RewardModel, Transformer, ValueModel};
 use align_ppo::{Anchor, MovingReference, Ppo, PpoParts};
 use align_train::{Algorithm, Metrics, Progress, TrainError};
@@ -20,6 +19,7 @@ use crate::drive::{Job, RecipeText, drive};
 use crate::judge::{Judge, judge, same_tokens};
 use crate::recipe::parts::{ADAPTER, MODEL};
 use crate::recipe::stage::{PpoStage, StageKind};
+use crate::recipe::vary::put;
 
 pub(super) fn run(name: &str, stage: &PpoStage, folder: &Path, context: &Context) -> Result<Value> {
     if stage.seeds.is_empty() {
@@ -27,7 +27,7 @@ pub(super) fn run(name: &str, stage: &PpoStage, folder: &Path, context: &Context
     }
     let mut summaries = Vec::new();
     for &seed in &stage.seeds {
-        let one = PpoStage { seeds: vec![seed], ..stage.clone() };
+        let one = PpoStage { seeds: vec![seed], ..for_seed(stage, seed)? };
         let kind = StageKind::Ppo(Box::new(one.clone()));
         let folder = folder.join(format!("seed-{seed}"));
         let title = format!("{name} seed {seed}");
@@ -35,6 +35,13 @@ pub(super) fn run(name: &str, stage: &PpoStage, folder: &Path, context: &Context
         summaries.push(complete(&title, &kind, &folder, context, begin)?);
     }
     Ok(json!({ "seeds": stage.seeds, "runs": summaries }))
+}
+
+/// The stage with the seed in the place of `{seed}`.
+fn for_seed(stage: &PpoStage, seed: u64) -> Result<PpoStage> {
+    let mut value = toml::Value::try_from(stage)?;
+    put(&mut value, "{seed}", &toml::Value::String(seed.to_string()));
+    Ok(value.try_into()?)
 }
 
 fn one_seed(
@@ -94,9 +101,8 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
     let base = transformer(&start, &context.training_device())?;
     let options = stage.encode.options(Some(base.config().context_length));
     let encoder = encoder(&start, Some(base.config().vocab_size), options)?;
-    let rows = data::rows::<PromptRow>(&stage.prompts, context)?;
-    let prompts = rows.encode("prompts", &encoder, |encoder, row| encoder.encode_prompt(&row.prompt))?;
-    let reward = Judge::find(&stage.reward, stage.aggregate, &encoder, context)?;
+    let prompts = data::prompts(&stage.prompts, &encoder, context)?;
+    let reward = Judge::find(&stage.reward, stage.aggregate, &encoder, &prompts, context)?;
     if let Some(lora) = &stage.lora {
         adapters::check(lora, false)?;
     }
@@ -135,11 +141,11 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
         reference,
         reward: Box::new(reward),
         regularizer: None,
-        prompts,
-        gold: stage.gold.as_deref().map(|gold| judge(gold, None, &encoder, context)).transpose()?,
+        gold: stage.gold.as_deref().map(|gold| judge(gold, None, &encoder, &prompts, context)).transpose()?,
+        prompts: prompts.ids,
         anchors,
     };
-    let mut inputs = vec![start.clone(), rows.path];
+    let mut inputs = vec![start.clone(), prompts.path];
     // A server has nothing to hash.
     inputs.extend(context.model(&stage.reward).ok());
     Ok(Start { parts, encoder, inputs, start })
@@ -159,7 +165,8 @@ fn critic(
         None => match reward {
             Some(reward) => ValueModel::from_reward_model(&reward.clone().train()),
             None => bail!(
-                "`critic` is not given, expected a model: a reward from a server has none to start from"
+                "`critic` is not given, expected a model: a reward from a server, or with a tokenizer of its own, has none to \
+                 start from"
             ),
         },
         // Storage is shared until the first step, and with adapters for good.

@@ -6,16 +6,18 @@ use std::path::Path;
 use align_core::Reward;
 use align_core::persist::{PersistError, replace_file};
 use align_data::rows::{DemonstrationRow, Dialogue};
-use align_data::synthetic::{GoldReward, World, WorldConfig};
+use align_data::synthetic::{GoldReward, TrapWorld, World, WorldConfig};
 use align_data::tokenizer::Tokenizer as _;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::write_json;
-use crate::recipe::stage::WorldStage;
+use super::{read_json, write_json};
+use crate::recipe::stage::{TrapsStage, WorldStage};
 
 /// How the world was made, for its gold reward.
 const WORLD: &str = "world.json";
+/// The same of the world of rare traps.
+const TRAPS: &str = "traps.json";
 
 pub(super) fn run(stage: &WorldStage, folder: &Path) -> Result<Value> {
     let config = WorldConfig { seed: stage.seed, ..WorldConfig::default() };
@@ -42,6 +44,34 @@ pub(super) fn run(stage: &WorldStage, folder: &Path) -> Result<Value> {
     Ok(json!({ "words": world.tokenizer()?.vocab_size() }))
 }
 
+/// The world of rare traps.
+pub(super) fn traps(stage: &TrapsStage, folder: &Path) -> Result<Value> {
+    // Sets of texts: pairs take 0 and 1.
+    const DEMONSTRATIONS: u64 = 2;
+    if !(0.0..=0.02).contains(&stage.rarity) {
+        bail!("`rarity` is {}, expected 0 to 0.02: there are 24 traps", stage.rarity);
+    }
+    let world = TrapWorld::with_rarity(stage.seed, stage.rarity);
+    TrapWorld::write_tokenizer(folder).with_context(|| format!("cannot write into {}", folder.display()))?;
+    write_json(&folder.join(TRAPS), &json!({ "seed": stage.seed, "rarity": stage.rarity }))?;
+    let demonstrations = (0..stage.demonstrations).map(|row| {
+        let text = world.text(DEMONSTRATIONS, row as u64);
+        json!({ "prompt": TrapWorld::prompt(row), "completion": TrapWorld::words(&text) })
+    });
+    write_rows(&folder.join("demonstrations.jsonl"), demonstrations.collect())?;
+    let pairs = world.pairs(stage.preferences).into_iter().enumerate().map(|(row, [better, worse])| {
+        json!({
+            "prompt": TrapWorld::prompt(row),
+            "chosen": TrapWorld::words(&better),
+            "rejected": TrapWorld::words(&worse),
+        })
+    });
+    write_rows(&folder.join("preferences.jsonl"), pairs.collect())?;
+    let prompts = (0..TrapWorld::PROMPTS).map(|index| json!({ "prompt": TrapWorld::prompt(index) }));
+    write_rows(&folder.join("prompts.jsonl"), prompts.collect())?;
+    Ok(json!({ "words": TrapWorld::WORDS }))
+}
+
 fn demonstration(row: &DemonstrationRow) -> Value {
     let text = |dialogue: &Dialogue| dialogue.plain_text();
     match row {
@@ -53,12 +83,21 @@ fn demonstration(row: &DemonstrationRow) -> Value {
     }
 }
 
-fn write_rows(path: &Path, rows: Vec<Value>) -> Result<(), PersistError> {
+pub(super) fn write_rows(path: &Path, rows: Vec<Value>) -> Result<(), PersistError> {
     replace_file(path, |file| rows.iter().try_for_each(|row| writeln!(file, "{row}")))
 }
 
 /// The gold reward of a world's folder.
 pub(crate) fn gold_of(folder: &Path) -> Result<Option<Box<dyn Reward>>> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Traps {
+        seed: u64,
+        rarity: f64,
+    }
+    if let Some(Traps { seed, rarity }) = read_json(&folder.join(TRAPS))? {
+        return Ok(Some(Box::new(TrapWorld::with_rarity(seed, rarity))));
+    }
     let path = folder.join(WORLD);
     if !path.exists() {
         return Ok(None);

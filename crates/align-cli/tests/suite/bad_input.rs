@@ -149,8 +149,11 @@ fn a_tokenizer_of_another_model_is_refused() {
         vocabulary[&names[0]] = b;
         vocabulary[&names[1]] = a;
     });
+    // A reward model may have a tokenizer of its own; a critic that starts from it may not.
     let reward = format!("reward={}", path(&other));
-    train("ppo", &ppo(), &[&reward]).refuses(&[
+    train("ppo", &ppo(), &[&reward]).refuses(&["with a tokenizer of its own", "`critic` is not given"]);
+    let reference = format!("reference={}", path(&other));
+    train("ppo", &ppo(), &[&reference]).refuses(&[
         "has another tokenizer",
         "expected the policy's",
         path(&other),

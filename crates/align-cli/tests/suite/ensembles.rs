@@ -252,6 +252,15 @@ fn what_an_ensemble_cannot_be_is_refused() {
     fs::write(model.join("ensemble.json"), &manifest[..40]).unwrap();
     score().refuses(&["ensemble.json is damaged: expected the manifest of an ensemble"]);
     fs::write(model.join("ensemble.json"), manifest).unwrap();
+    let template = model.join("members/2/tokenizer_config.json");
+    let own = fs::read_to_string(&template).unwrap();
+    change(&template, |map| drop(map.insert("chat_template".into(), json!("{{ messages }}"))));
+    score().refuses(&["member 2 has another chat template than member 0", "members/2"]);
+    fs::write(&template, own).unwrap();
+    let tokenizer = model.join("members/1/tokenizer.json");
+    let own = fs::read_to_string(&tokenizer).unwrap();
+    fs::write(&tokenizer, own.replacen("please", "pleased", 1)).unwrap();
+    score().refuses(&["member 1 has another tokenizer than member 0"]);
     fs::remove_dir_all(model.join("members/1")).unwrap();
     score().refuses(&["cannot load member 1 of the ensemble"]);
 }

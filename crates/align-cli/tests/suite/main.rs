@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod ensembles;
+mod experiments;
 mod forms;
 mod recipes;
 mod resume;

@@ -23,6 +23,7 @@ mod demonstrator;
 mod gold;
 mod request;
 mod reward;
+mod traps;
 mod words;
 
 use std::path::Path;
@@ -31,7 +32,7 @@ use align_core::draws::{Draws, Purpose};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
 
-pub use self::{gold::Gold, reward::GoldReward};
+pub use self::{gold::Gold, reward::GoldReward, traps::TrapWorld};
 use self::{request::Request, words::vocabulary};
 use crate::{
     rows::{DemonstrationRow, Dialogue, PreferenceRow},

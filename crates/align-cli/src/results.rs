@@ -1,0 +1,221 @@
+//! What runs and stages left behind, for reports and claims.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::stages::{BestOfN, Comparison, Done, Verdicts};
+
+/// Everything of one run.
+pub(crate) struct Run {
+    pub(crate) folder: PathBuf,
+    /// The recipe's title, or the folder's name.
+    pub(crate) title: String,
+    /// The resolved recipe.
+    pub(crate) recipe: Option<String>,
+    /// Trainings, in the order they finished.
+    pub(crate) traces: Vec<Trace>,
+    /// Comparisons by stage.
+    pub(crate) comparisons: Vec<(String, Comparison)>,
+    /// Sweeps of best-of-n.
+    pub(crate) sweeps: Vec<Sweep>,
+    /// Claims by stage.
+    pub(crate) verdicts: Vec<(String, Verdicts)>,
+    /// What varies between stages of one recipe, by stage: `beta 0.05, noise 0.25`.
+    pub(crate) varied: BTreeMap<String, String>,
+    /// What finished stages said of themselves, with their seconds.
+    pub(crate) stages: Vec<(String, Done)>,
+}
+
+/// A stage's best-of-n, once for each of its seeds.
+pub(crate) struct Sweep {
+    /// The stage's name.
+    pub(crate) stage: String,
+    /// By seed.
+    pub(crate) seeds: Vec<BestOfN>,
+}
+
+/// The metrics of one training, step by step.
+pub(crate) struct Trace {
+    /// The stage's name.
+    pub(crate) stage: String,
+    /// The seed, if the stage ran over several.
+    pub(crate) seed: Option<String>,
+    /// By metric: (step, value).
+    pub(crate) series: BTreeMap<String, Vec<(f64, f64)>>,
+}
+
+impl Run {
+    /// Reads a run of stages or of a single stage.
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
+        let recipe = std::fs::read_to_string(folder.join("recipe.toml")).ok();
+        let title = recipe
+            .as_deref()
+            .and_then(|text| text.parse::<toml::Table>().ok())
+            .and_then(|table| Some(table.get("title")?.as_str()?.to_owned()))
+            .filter(|title| !title.is_empty());
+        let name = folder
+            .canonicalize()
+            .ok()
+            .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let mut run = Self::empty(folder, title.or_else(|| name.clone()).unwrap_or_default());
+        run.varied = recipe.as_deref().map(varied).unwrap_or_default();
+        run.recipe = recipe;
+        run.add_stage(folder, &name.unwrap_or_default())?;
+        for (name, folder) in order(subfolders(folder)?, run.recipe.as_deref()) {
+            run.add_stage(&folder, &name)?;
+        }
+        Ok(run)
+    }
+
+    /// Reads one stage.
+    pub(crate) fn of_stage(folder: &Path, name: &str) -> Result<Self> {
+        let mut run = Self::empty(folder, name.to_owned());
+        run.add_stage(folder, name)?;
+        Ok(run)
+    }
+
+    fn empty(folder: &Path, title: String) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            title,
+            recipe: None,
+            traces: Vec::new(),
+            comparisons: Vec::new(),
+            sweeps: Vec::new(),
+            verdicts: Vec::new(),
+            varied: BTreeMap::new(),
+            stages: Vec::new(),
+        }
+    }
+
+    /// True if there is nothing to draw.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.traces.is_empty()
+            && self.comparisons.is_empty()
+            && self.sweeps.is_empty()
+            && self.verdicts.is_empty()
+    }
+
+    fn add_stage(&mut self, folder: &Path, name: &str) -> Result<()> {
+        if let Some(done) = Done::read(folder)? {
+            self.stages.push((name.to_owned(), done));
+        }
+        if let Some(comparison) = Comparison::read(folder)? {
+            self.comparisons.push((name.to_owned(), comparison));
+        }
+        if let Some(verdicts) = Verdicts::read(folder)? {
+            self.verdicts.push((name.to_owned(), verdicts));
+        }
+        let mut sweeps: Vec<BestOfN> = BestOfN::read(folder)?.into_iter().collect();
+        if let Some(trace) = Trace::read(folder, name, None)? {
+            self.traces.push(trace);
+        }
+        let mut repeated: Vec<(u64, Done)> = Vec::new();
+        for (subfolder, folder) in subfolders(folder)? {
+            let seed = subfolder.strip_prefix("seed-").map(str::to_owned);
+            // Members of an ensemble are told apart like seeds.
+            let number = seed.clone().or_else(|| subfolder.strip_prefix("member-").map(str::to_owned));
+            if let Some(number) = number
+                && let Some(trace) = Trace::read(&folder, name, Some(number))?
+            {
+                self.traces.push(trace);
+            }
+            if let Some(seed) = seed.and_then(|seed| seed.parse().ok()) {
+                sweeps.extend(BestOfN::read(&folder)?);
+                repeated.extend(Done::read(&folder)?.map(|done| (seed, done)));
+            }
+        }
+        if !sweeps.is_empty() {
+            self.sweeps.push(Sweep { stage: name.to_owned(), seeds: sweeps });
+        }
+        // A stage of PPO speaks for its seeds itself.
+        if Done::read(folder)?.is_none() {
+            self.stages.extend(Done::of_seeds(repeated).map(|done| (name.to_owned(), done)));
+        }
+        Ok(())
+    }
+}
+
+impl Trace {
+    fn read(folder: &Path, stage: &str, seed: Option<String>) -> Result<Option<Self>> {
+        let path = folder.join("metrics.jsonl");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+        for (number, line) in text.lines().enumerate() {
+            let row: serde_json::Map<String, Value> = serde_json::from_str(line)
+                .with_context(|| format!("{}:{} is no JSON object", path.display(), number + 1))?;
+            let Some(step) = row.get("step").and_then(Value::as_f64) else { continue };
+            for (name, value) in &row {
+                if let Some(value) = value.as_f64().filter(|value| value.is_finite()) {
+                    series.entry(name.clone()).or_default().push((step, value));
+                }
+            }
+        }
+        Ok(Some(Self { stage: stage.to_owned(), seed, series }))
+    }
+}
+
+/// Folders by name.
+fn subfolders(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the run in {}", folder.display()))?;
+    let mut folders: Vec<(String, PathBuf)> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)))
+        .collect();
+    // `seed-10` after `seed-9`.
+    let number = |name: &str| name.rsplit('-').next().and_then(|end| end.parse::<u64>().ok());
+    folders.sort_by(|(a, _), (b, _)| match (number(a), number(b)) {
+        (Some(x), Some(y))
+            if a.trim_end_matches(|c: char| c.is_ascii_digit())
+                == b.trim_end_matches(|c: char| c.is_ascii_digit()) =>
+        {
+            x.cmp(&y)
+        }
+        _ => a.cmp(b),
+    });
+    Ok(folders)
+}
+
+/// What the recipe says varied, by stage.
+fn varied(recipe: &str) -> BTreeMap<String, String> {
+    let table: toml::Table = recipe.parse().unwrap_or_default();
+    let stages = table.get("stage").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+    let text = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    stages
+        .iter()
+        .filter_map(|stage| {
+            let name = stage.get("name")?.as_str()?.split('/').next()?;
+            let varied = stage.get("varied")?.as_table()?;
+            let parts: Vec<String> =
+                varied.iter().map(|(key, value)| format!("{key} {}", text(value))).collect();
+            Some((name.to_owned(), parts.join(", ")))
+        })
+        .collect()
+}
+
+/// Stages in the recipe's order, whatever else there is after them.
+fn order(mut folders: Vec<(String, PathBuf)>, recipe: Option<&str>) -> Vec<(String, PathBuf)> {
+    let names: Vec<String> = recipe
+        .and_then(|text| text.parse::<toml::Table>().ok())
+        .and_then(|table| table.get("stage")?.as_array().cloned())
+        .map(|stages| {
+            stages
+                .iter()
+                .filter_map(|stage| Some(stage.get("name")?.as_str()?.split('/').next()?.to_owned()))
+                .collect()
+        })
+        .unwrap_or_default();
+    let place = |name: &String| names.iter().position(|known| known == name).unwrap_or(usize::MAX);
+    folders.sort_by_key(|(name, _)| place(name));
+    folders
+}
