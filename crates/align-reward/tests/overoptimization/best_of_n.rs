@@ -3,107 +3,13 @@
 //! Five proxies a world, trained on a thousand pairs with and without a quarter of the labels wrong, choose among the best of
 //! up to 4000 of 4096 texts. Everything is seeded; the figures are means over six worlds of 24 prompts.
 
-use align_core::draws::Purpose;
-use align_core::number::{NoiseRate, NonNegative};
-use align_core::{Completions, Draws, PreferencePairs};
 use align_data::synthetic::TrapWorld;
 use align_reward::best_of_n::Ranking;
 use align_reward::overoptimization::drop;
-use align_reward::{
-    Aggregate, BradleyTerryObjective, Judge, LabelFlips, MemberScores, ReferenceScores, Scorer, Target,
-    finite_scores, microbatches,
-};
-use align_testkit::{device, train_device};
-use align_train::{Learner, OptimizerConfig};
-use burn::module::{Module, Param};
-use burn::tensor::{Tensor, TensorData};
+use align_reward::{Aggregate, MemberScores};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-/// Token counts → 16 → 32, tanh → one score.
-#[derive(Module, Debug)]
-struct Proxy {
-    embedding: Param<Tensor<2>>,
-    hidden: Param<Tensor<2>>,
-    bias: Param<Tensor<1>>,
-    head: Param<Tensor<2>>,
-}
-
-impl Proxy {
-    fn new(seed: u64) -> Self {
-        let draws = Draws::new(seed);
-        let matrix = |which: u64, rows: usize, columns: usize, deviation: f64| {
-            let normal = |at| draws.normal(Purpose::Initialize, which, at);
-            let values: Vec<f32> =
-                (0..(rows * columns) as u64).map(|at| (deviation * normal(at)) as f32).collect();
-            let data = TensorData::new(values, [rows, columns]);
-            Param::from_tensor(Tensor::<2>::from_data(data, &train_device()))
-        };
-        Self {
-            embedding: matrix(0, TrapWorld::WORDS, 16, 3.0),
-            hidden: matrix(1, 16, 32, 0.25),
-            bias: Param::from_tensor(Tensor::zeros([32], &train_device())),
-            head: matrix(2, 32, 1, 1.0 / 33.0_f64.sqrt()),
-        }
-    }
-}
-
-/// Word counts divided by √12, `[B, 40]`.
-fn counts(completions: &Completions) -> Tensor<2> {
-    let rows = completions.response.rows();
-    let scale = 1.0 / (TrapWorld::LENGTH as f32).sqrt();
-    let mut counts = vec![0.0_f32; rows.len() * TrapWorld::WORDS];
-    for (row, words) in rows.iter().enumerate() {
-        words.iter().for_each(|&word| counts[row * TrapWorld::WORDS + word as usize] += scale);
-    }
-    Tensor::from_data(TensorData::new(counts, [rows.len(), TrapWorld::WORDS]), &device())
-}
-
-impl Scorer for Proxy {
-    fn scores(&self, completions: &Completions) -> Tensor<1> {
-        let x = counts(completions).matmul(self.embedding.val());
-        let x = (x.matmul(self.hidden.val()) + self.bias.val().unsqueeze_dim(0)).tanh();
-        x.matmul(self.head.val()).squeeze_dim(1)
-    }
-}
-
-fn completions(texts: &[Vec<u32>]) -> Completions {
-    Completions::from_rows(&vec![vec![0]; texts.len()], texts, &device())
-}
-
-/// Five epochs over the pairs, then a scale measured on 500 clean pairs.
-fn trained(
-    task: &TrapWorld,
-    seed: u64,
-    pairs: &PreferencePairs,
-) -> impl Fn(&Completions) -> Vec<f64> + use<> {
-    let config = OptimizerConfig {
-        learning_rate: 3e-3.try_into().unwrap(),
-        beta_2: 0.95,
-        ..OptimizerConfig::default()
-    };
-    let mut learner = Learner::new(Proxy::new(seed), config, 5 * 32).unwrap();
-    let objective = BradleyTerryObjective {
-        reward_l2_coefficient: NonNegative::literal(0.001),
-        ..BradleyTerryObjective::default()
-    };
-    let batches = microbatches(pairs, 32);
-    for epoch in 0..5 {
-        let mut order: Vec<usize> = (0..batches.len()).collect();
-        order.shuffle(&mut StdRng::seed_from_u64(1000 * seed + epoch));
-        for batch in order {
-            learner.step(&objective, std::slice::from_ref(&batches[batch])).unwrap();
-        }
-    }
-    let judge = Judge::new(learner.model());
-    let held_out: Vec<Vec<u32>> = (0..1000).map(|index| task.text(7, index)).collect();
-    let measured =
-        ReferenceScores::measure(&judge, [&completions(&held_out)], "1000 held-out texts").unwrap();
-    let scale = measured.normalization(Target::MeanAndDeviation).unwrap();
-    move |completions| {
-        let raw = finite_scores(&judge, [completions]).unwrap();
-        raw.into_iter().map(|score| score * scale.gain + scale.bias).collect()
-    }
-}
+use crate::proxy::{completions, members};
 
 const PROMPTS: u64 = 24;
 const ANSWERS: u64 = 4096;
@@ -147,18 +53,7 @@ fn curve(proxy: &[f64], gold: &[f64]) -> Curve {
 
 fn world(seed: u64, noise: f64) -> World {
     let task = TrapWorld::new(seed);
-    let [better, worse]: [Vec<Vec<u32>>; 2] = {
-        let pairs = task.pairs(1000);
-        [0, 1].map(|side| pairs.iter().map(|pair| pair[side].clone()).collect())
-    };
-    let clean = PreferencePairs {
-        chosen: completions(&better),
-        rejected: completions(&worse),
-        margin: Tensor::zeros([1000], &device()),
-    };
-    let flips = LabelFlips::draw(0..1000, NoiseRate::try_from(noise).unwrap(), &Draws::new(seed));
-    let pairs = flips.apply(&clean);
-    let members: Vec<_> = (0..5).map(|member| trained(&task, 100 * seed + member, &pairs)).collect();
+    let members = members(&task, seed, noise);
     let aggregates = [Aggregate::Mean {}, Aggregate::WorstCase {}, Aggregate::uncertainty_weighted(0.5)];
     let (mut single, mut ensembles) = (Vec::new(), [const { Vec::new() }; 3]);
     for prompt in 0..PROMPTS {
