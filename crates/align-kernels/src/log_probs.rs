@@ -12,12 +12,14 @@ pub struct HeadOptions {
     pub temperature: f64,
     /// `c·tanh(logit/c)`, as Gemma 2 does.
     pub softcap: Option<f64>,
+    /// Keep no logits for the backward pass: less memory for one more product with the head.
+    pub recompute: bool,
 }
 
 impl Default for HeadOptions {
     /// Temperature 1, no cap: the model's own distribution.
     fn default() -> Self {
-        Self { temperature: 1.0, softcap: None }
+        Self { temperature: 1.0, softcap: None, recompute: false }
     }
 }
 
@@ -32,7 +34,8 @@ pub struct TokenLogProbs {
 
 /// `log softmax(cap(hidden·headᵀ + bias)/temperature)[target]` and the entropy of each row.
 ///
-/// Computed over chunks of rows; the backward pass computes each chunk's logits again.
+/// Computed over chunks of rows. Of what is recorded, up to 64 MiB of logits are kept for the backward pass, which computes the
+/// others again; with [`recompute`](HeadOptions::recompute) all of them.
 ///
 /// # Shapes
 /// `hidden`: `[N, E]`, `head`: `[V, E]` (as Hugging Face stores it, shared with the embedding if tied), `bias`: `[V]`, `targets`:

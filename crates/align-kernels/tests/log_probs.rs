@@ -46,15 +46,21 @@ fn log_probs_equal_those_of_whole_logits() {
         agree([1, 1, 1], biased, plainly, 1.0);
         agree([5, 3, 7], biased, plainly, 1.0);
         agree([33, 24, 101], biased, plainly, 2.0);
-        agree([6, 8, 50], biased, HeadOptions { temperature: 0.7, softcap: None }, 2.0);
-        agree([6, 8, 50], biased, HeadOptions { temperature: 1.3, softcap: Some(3.0) }, 2.0);
+        agree([6, 8, 50], biased, HeadOptions { temperature: 0.7, ..plainly }, 2.0);
+        agree([6, 8, 50], biased, HeadOptions { softcap: Some(3.0), recompute: true, ..plainly }, 2.0);
+        agree(
+            [6, 8, 50],
+            biased,
+            HeadOptions { temperature: 1.3, softcap: Some(3.0), recompute: false },
+            2.0,
+        );
     }
 }
 
 #[test]
 fn several_chunks_equal_whole_logits() {
-    // 4 Mi logits a chunk: 104 rows of 40 003, so 150 rows make two chunks.
-    agree([150, 4, 40_003], false, HeadOptions::default(), 1.0);
+    // 8 Mi logits a chunk: 208 rows of 40 003. Of 500 rows the first two chunks are kept, the third is computed again.
+    agree([500, 4, 40_003], false, HeadOptions::default(), 1.0);
 }
 
 #[test]

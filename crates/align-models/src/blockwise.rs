@@ -40,7 +40,7 @@ impl RecomputingLm for Transformer {
         // The end: norm, head and loss.
         let top = x.autodiff().require_grad();
         let hidden = self.backbone.norm.forward(top.clone()).narrow(1, p - 1, r);
-        let value = loss(self.log_probs_from_hidden(hidden, &completions.response, temperature));
+        let value = loss(self.log_probs_from_hidden(hidden, &completions.response, temperature, true));
         let mut gradients = value.backward();
         let mut downstream = top.grad_remove(&mut gradients).expect("the loss depends on the hidden states");
         accumulate(self, GradientsParams::from_grads(gradients, self), &mut total);

@@ -75,7 +75,8 @@ impl Transformer {
         }
     }
 
-    /// Log-probabilities and entropies of `targets` from the hidden states that predict them, without `[N, V]` in memory.
+    /// Log-probabilities and entropies of `targets` from the hidden states that predict them; with `recompute` no logits are kept for
+    /// the backward pass.
     ///
     /// # Shapes
     /// `hidden` `[B, R, E]`, `targets` `[B, R]` → `[B, R]` each, 0 under a false mask.
@@ -84,7 +85,9 @@ impl Transformer {
         hidden: Tensor<3>,
         targets: &TokenBatch,
         temperature: f64,
+        recompute: bool,
     ) -> TokenLogProbs {
+        let options = HeadOptions { temperature, softcap: self.config().final_softcap, recompute };
         let [b, r, e] = hidden.dims();
         let counted: Vec<i64> = (0..)
             .zip(targets.mask.to_data().iter::<bool>())
@@ -94,7 +97,7 @@ impl Transformer {
         let ids = targets.ids.clone().without_autodiff().reshape([b * r]);
         // The head is the dearest product of all: rows of padding are left out of it.
         if counted.is_empty() || counted.len() == b * r {
-            let (log_probs, entropies) = self.log_probs_of_rows(rows, ids, temperature);
+            let (log_probs, entropies) = self.log_probs_of_rows(rows, ids, &options);
             let padding = targets.mask.clone().without_autodiff().bool_not();
             return TokenLogProbs {
                 log_probs: log_probs.reshape([b, r]).mask_fill(padding.clone(), 0.0),
@@ -103,11 +106,8 @@ impl Transformer {
         }
         let count = counted.len();
         let counted = Tensor::<1, Int>::from_data(TensorData::new(counted, [count]), &ids.device());
-        let (log_probs, entropies) = self.log_probs_of_rows(
-            rows.select(0, counted.clone()),
-            ids.select(0, counted.clone()),
-            temperature,
-        );
+        let (log_probs, entropies) =
+            self.log_probs_of_rows(rows.select(0, counted.clone()), ids.select(0, counted.clone()), &options);
         let spread = |values: Tensor<1>| {
             let blank = Tensor::zeros([b * r], &values.device().without_autodiff());
             blank.select_assign(0, counted.clone(), values, IndexingUpdateOp::Add).reshape([b, r])
@@ -121,17 +121,11 @@ impl Transformer {
         &self,
         rows: Tensor<2>,
         ids: Tensor<1, Int>,
-        temperature: f64,
+        options: &HeadOptions,
     ) -> (Tensor<1>, Tensor<1>) {
         // A softmax over a vocabulary in bf16 would have two significant digits.
         let full = |x: Tensor<2>| if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) };
-        let found = align_kernels::token_log_probs(
-            full(rows),
-            full(self.head_weight()),
-            None,
-            ids,
-            &HeadOptions { temperature, softcap: self.config().final_softcap },
-        );
+        let found = align_kernels::token_log_probs(full(rows), full(self.head_weight()), None, ids, options);
         (found.log_probs, found.entropies)
     }
 }
@@ -173,6 +167,6 @@ impl CausalLm for Transformer {
             self.vocab_size(),
         );
         let hidden = self.backbone.hidden_before_responses(completions);
-        self.log_probs_from_hidden(hidden, &completions.response, temperature)
+        self.log_probs_from_hidden(hidden, &completions.response, temperature, false)
     }
 }

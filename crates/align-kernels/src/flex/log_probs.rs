@@ -1,6 +1,6 @@
 //! Log-probabilities of targets from hidden states, a chunk of logits at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -19,6 +19,9 @@ use crate::HeadOptions;
 /// Logits held at once: 32 MiB. Each chunk reads and packs the whole head, so fewer rows would make memory the limit.
 const CHUNK: usize = 1 << 23;
 
+/// Logits kept for the backward pass: 64 MiB. What does not fit is computed again, which costs a product with the head.
+const KEPT: usize = 1 << 24;
+
 /// What the op needs beside its tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
@@ -33,6 +36,8 @@ pub(super) struct Scores {
     pub(super) entropies: FlexTensor,
     /// Kept for the backward pass.
     log_sums: Vec<f32>,
+    /// Finished logits of the first rows, kept for the backward pass if it was asked for.
+    kept: Vec<f32>,
 }
 
 /// The operands as slices, and the sizes.
@@ -49,6 +54,12 @@ impl Operands<'_> {
     /// Rows of a chunk.
     fn rows(&self, n: usize) -> usize {
         (CHUNK / self.v / 16 * 16).clamp(16, n.max(16)).min(n.max(1))
+    }
+
+    /// Rows whose logits are kept: all, or as many whole chunks as fit.
+    fn kept_rows(&self, n: usize) -> usize {
+        let fit = KEPT / self.v;
+        if fit >= n { n } else { fit / self.rows(n) * self.rows(n) }
     }
 
     /// `hidden·weightᵀ` of some rows.
@@ -98,15 +109,26 @@ fn parallelism() -> gemm::Parallelism {
 /// Log-probability of each target and entropy of each row.
 ///
 /// With `z` the logits less their largest and `Z = Σ eᶻ`: `log p = z − log Z` and the entropy is `log Z − Σ eᶻ·z / Z`.
-pub(super) fn score(hidden: FlexTensor, weight: FlexTensor, bias: FlexTensor, head: &Head) -> Scores {
+pub(super) fn score(
+    hidden: FlexTensor,
+    weight: FlexTensor,
+    bias: FlexTensor,
+    head: &Head,
+    keep: bool,
+) -> Scores {
     let (hidden, weight, bias) = (contiguous(hidden), contiguous(weight), contiguous(bias));
     let ([n, e], [v, _]) = (dims(&hidden), dims(&weight));
     let operands = Operands { hidden: values(&hidden), weight: values(&weight), bias: values(&bias), e, v };
     let rows = operands.rows(n);
-    let mut chunk = reserve(rows * v);
+    let kept_rows = if keep { operands.kept_rows(n) } else { 0 };
+    let mut kept = reserve(kept_rows * v);
+    let mut chunk = reserve(if kept_rows < n { rows * v } else { 0 });
     let mut found = vec![(0.0_f32, 0.0_f32, 0.0_f32); n];
     for (i, found) in found.chunks_mut(rows).enumerate() {
-        let chunk = &mut chunk[..found.len() * v];
+        let chunk = match i * rows < kept_rows {
+            true => &mut kept[i * rows * v..][..found.len() * v],
+            false => &mut chunk[..found.len() * v],
+        };
         operands.logits(i * rows, chunk);
         let targets = &head.targets[i * rows..][..found.len()];
         let rows = chunk.par_chunks_exact_mut(v).zip(targets).zip(found);
@@ -128,6 +150,7 @@ pub(super) fn score(hidden: FlexTensor, weight: FlexTensor, bias: FlexTensor, he
         log_probs: tensor(column(|found| found.0), [n]),
         entropies: tensor(column(|found| found.1), [n]),
         log_sums: column(|found| found.2),
+        kept,
     }
 }
 
@@ -158,12 +181,13 @@ fn moments(logits: &[f32], top: f32) -> (f32, f32) {
 #[derive(Clone, Copy)]
 struct Wanted([bool; 3]);
 
-/// The gradients, each chunk's logits computed again: `dz = dy·(1[target] − p)·slope/temperature`.
+/// The gradients, the logits of each chunk that was not kept computed again: `dz = dy·(1[target] − p)·slope/temperature`.
 fn score_backward(
     inputs: [FlexTensor; 3],
     dy: FlexTensor,
     head: &Head,
     log_sums: &[f32],
+    mut kept: Vec<f32>,
     Wanted(wanted): Wanted,
 ) -> [Option<FlexTensor>; 3] {
     let [hidden, weight, bias] = inputs.map(contiguous);
@@ -174,19 +198,28 @@ fn score_backward(
     let room = |wanted: bool, size: usize| vec![0.0_f32; if wanted { size } else { 0 }];
     let (mut dhidden, mut dweight, mut dbias) =
         (room(wanted[0], n * e), room(wanted[1], v * e), room(wanted[2], v));
-    let mut chunk = reserve(rows * v);
+    let kept_rows = kept.len() / v;
+    let mut chunk = reserve(if kept_rows < n { rows * v } else { 0 });
     let inverse = (1.0 / head.options.temperature) as f32;
     for start in (0..n).step_by(rows) {
         let count = rows.min(n - start);
-        let chunk = &mut chunk[..count * v];
-        operands.logits(start, chunk);
+        let is_kept = start < kept_rows;
+        let chunk = match is_kept {
+            true => &mut kept[start * v..][..count * v],
+            false => &mut chunk[..count * v],
+        };
+        if !is_kept {
+            operands.logits(start, chunk);
+        }
         chunk.par_chunks_exact_mut(v).enumerate().for_each(|(i, logits)| {
             let (target, factor, log_sum) =
                 (head.targets[start + i], dy[start + i] * inverse, log_sums[start + i]);
             vectorised(
                 #[inline(always)]
                 || {
-                    operands.finish(logits, &head.options);
+                    if !is_kept {
+                        operands.finish(logits, &head.options);
+                    }
                     let at_target = logits[target];
                     // The cap's slope is 1 − (z·temperature/cap)².
                     let ratio =
@@ -226,18 +259,23 @@ fn score_backward(
     ]
 }
 
+/// Logits that the one backward pass takes out and overwrites.
+#[derive(Clone, Debug)]
+struct Kept(Arc<Mutex<Vec<f32>>>);
+
 #[derive(Debug)]
 struct ScoreBackward;
 
 impl Backward<Flex, 3> for ScoreBackward {
-    type State = ([NodeId; 3], Arc<[f32]>, Head);
+    type State = ([NodeId; 3], Arc<[f32]>, Kept, Head);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let (nodes, log_sums, head) = ops.state;
+        let (nodes, log_sums, kept, head) = ops.state;
         let dy = grads.consume::<Flex>(&ops.node);
         let inputs = nodes.map(|node| checkpointer.retrieve_node_output(node));
         let wanted = Wanted(std::array::from_fn(|i| ops.parents[i].is_some()));
-        let found = score_backward(inputs, dy, &head, &log_sums, wanted);
+        let kept = std::mem::take(&mut *kept.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let found = score_backward(inputs, dy, &head, &log_sums, kept, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(found) {
             if let (Some(node), Some(gradient)) = (parent, gradient) {
                 grads.register::<Flex>(node.id, gradient);
@@ -254,17 +292,18 @@ pub(super) fn score_recorded<C: CheckpointStrategy>(
     head: Head,
 ) -> (Recorded<C>, Recorded<C>) {
     let nodes = [hidden.node(), weight.node(), bias.node()];
-    let run = |hidden: Recorded<C>, weight: Recorded<C>, bias: Recorded<C>| {
-        score(hidden.into_primitive(), weight.into_primitive(), bias.into_primitive(), &head)
+    let run = |hidden: Recorded<C>, weight: Recorded<C>, bias: Recorded<C>, keep: bool| {
+        score(hidden.into_primitive(), weight.into_primitive(), bias.into_primitive(), &head, keep)
     };
     let (log_probs, entropies) = match ScoreBackward.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
             let inputs = [&hidden, &weight, &bias].map(|input| prep.checkpoint(input));
-            let scores = run(hidden, weight, bias);
-            (prep.finish((inputs, scores.log_sums.into(), head), scores.log_probs), scores.entropies)
+            let scores = run(hidden, weight, bias, !head.options.recompute);
+            let kept = Kept(Arc::new(Mutex::new(scores.kept)));
+            (prep.finish((inputs, scores.log_sums.into(), kept, head), scores.log_probs), scores.entropies)
         }
         OpsKind::UnTracked(prep) => {
-            let scores = run(hidden, weight, bias);
+            let scores = run(hidden, weight, bias, false);
             (prep.finish(scores.log_probs), scores.entropies)
         }
     };

@@ -126,7 +126,7 @@ impl KernelOps for Flex {
         bias: FloatTensor<Self>,
         head: Head,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let scores = log_probs::score(hidden, weight, bias, &head);
+        let scores = log_probs::score(hidden, weight, bias, &head, false);
         (scores.log_probs, scores.entropies)
     }
 }
