@@ -187,6 +187,12 @@ impl RewardModel {
         Self { backbone: self.backbone.with_adapters(config, draws), ..self }
     }
 
+    /// Names the masks of the adapters' dropout in the next forward passes, as
+    /// [`Transformer::with_dropout`](crate::Transformer::with_dropout).
+    pub fn with_dropout(self, draws: &Draws, step: u64) -> Self {
+        Self { backbone: self.backbone.with_dropout(draws, step), ..self }
+    }
+
     /// Scores before normalisation, at the last token of each row that counts.
     ///
     /// # Shapes

@@ -255,7 +255,7 @@ impl Backbone {
         adapted
     }
 
-    fn with_dropout(mut self, draws: &Draws, step: u64) -> Self {
+    pub(crate) fn with_dropout(mut self, draws: &Draws, step: u64) -> Self {
         self.each_projection(|index, target, projection| {
             if let Some(adapter) = &mut projection.adapter {
                 adapter.key =

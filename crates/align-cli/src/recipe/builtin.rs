@@ -20,6 +20,7 @@ pub(crate) const BUILTIN: &[Builtin] = &[
     Builtin { name: "judges", text: include_str!("../../recipes/judges.toml") },
     Builtin { name: "overoptimization", text: include_str!("../../recipes/overoptimization.toml") },
     Builtin { name: "overoptimization-chat", text: include_str!("../../recipes/overoptimization-chat.toml") },
+    Builtin { name: "ablations", text: include_str!("../../recipes/ablations.toml") },
 ];
 
 /// The built-in recipe of that name, unless a file of that name exists.

@@ -274,6 +274,10 @@ pub(crate) struct RewardStage {
     pub(crate) seed: u64,
     /// The labelled pairs; give `held_out` for an accuracy that means something.
     pub(crate) data: DataConfig,
+    /// Stream the pairs, shuffled within windows of so many rows, instead of reading them into memory. Needs
+    /// `training.max_steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shuffle_window: Option<usize>,
     #[serde(default)]
     pub(crate) encode: EncodeConfig,
     #[serde(default)]

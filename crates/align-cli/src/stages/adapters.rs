@@ -2,15 +2,17 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::path::Path;
 
 use align_core::Draws;
-use align_models::{LoraConfig, Transformer};
-use align_train::{Loss, Metrics, Objective};
-use anyhow::{Result, bail};
+use align_models::{LoraConfig, RewardModel, Transformer};
+use align_train::{Batches, Loss, Metrics, Objective, TrainError};
+use anyhow::bail;
+use burn::module::Module;
 use burn::optim::GradientsParams;
 
-/// Refuses tables that describe no adapter. `dropout` says whether the stage can drop inputs.
-pub(super) fn check(config: &LoraConfig, dropout: bool) -> Result<()> {
+/// Refuses tables that describe no adapter.
+pub(super) fn check(config: &LoraConfig) -> anyhow::Result<()> {
     if config.rank == 0 {
         bail!("`lora.rank` is 0, expected at least 1");
     }
@@ -23,10 +25,16 @@ pub(super) fn check(config: &LoraConfig, dropout: bool) -> Result<()> {
     if !(0.0..1.0).contains(&config.dropout) {
         bail!("`lora.dropout` is {}, expected at least 0 and below 1", config.dropout);
     }
-    if config.dropout > 0.0 && !dropout {
+    Ok(())
+}
+
+/// [`check`] for stages in which one model is compared with itself: dropout would make its ratio to itself differ from 1.
+pub(super) fn check_without_dropout(config: &LoraConfig) -> anyhow::Result<()> {
+    check(config)?;
+    if config.dropout > 0.0 {
         bail!(
-            "`lora.dropout` is {}, expected 0: only `sft` drops inputs of its adapters, the other stages compare \
-             scores of one model with itself",
+            "`lora.dropout` is {}, expected 0: PPO compares a policy's probabilities with its own, and dropped inputs would \
+             change them",
             config.dropout
         );
     }
@@ -48,9 +56,35 @@ impl<'a, O> Dropping<'a, O> {
     }
 }
 
+/// A model whose adapters may drop inputs.
+pub(super) trait Adapted: Module {
+    fn has_adapters(&self) -> bool;
+    fn with_dropout(self, draws: &Draws, step: u64) -> Self;
+}
+
+impl Adapted for Transformer {
+    fn has_adapters(&self) -> bool {
+        self.has_adapters()
+    }
+
+    fn with_dropout(self, draws: &Draws, step: u64) -> Self {
+        self.with_dropout(draws, step)
+    }
+}
+
+impl Adapted for RewardModel {
+    fn has_adapters(&self) -> bool {
+        self.backbone().has_adapters()
+    }
+
+    fn with_dropout(self, draws: &Draws, step: u64) -> Self {
+        self.with_dropout(draws, step)
+    }
+}
+
 impl<O> Dropping<'_, O> {
     /// The model with the masks of this microbatch.
-    fn masked<'m>(&self, model: &'m Transformer) -> Cow<'m, Transformer> {
+    fn masked<'m, M: Adapted>(&self, model: &'m M) -> Cow<'m, M> {
         if !model.has_adapters() {
             return Cow::Borrowed(model);
         }
@@ -60,18 +94,41 @@ impl<O> Dropping<'_, O> {
     }
 }
 
-impl<O: Objective<Transformer>> Objective<Transformer> for Dropping<'_, O> {
+impl<M: Adapted, O: Objective<M>> Objective<M> for Dropping<'_, O> {
     type Batch = O::Batch;
 
-    fn loss(&self, model: &Transformer, batch: &O::Batch) -> Loss {
+    fn loss(&self, model: &M, batch: &O::Batch) -> Loss {
         self.objective.loss(&self.masked(model), batch)
     }
 
-    fn gradients(&self, model: &Transformer, batch: &O::Batch) -> (Loss, GradientsParams) {
+    fn gradients(&self, model: &M, batch: &O::Batch) -> (Loss, GradientsParams) {
         self.objective.gradients(&self.masked(model), batch)
     }
 
     fn finish(&self, metrics: &mut Metrics) {
         self.objective.finish(metrics);
+    }
+}
+
+/// Batches that tell [`Dropping`] which step they are for.
+pub(super) struct AtSteps<'a, B> {
+    pub(super) batches: Box<dyn Batches<Batch = B> + 'a>,
+    pub(super) place: &'a Cell<(u64, u64)>,
+}
+
+impl<B> Batches for AtSteps<'_, B> {
+    type Batch = B;
+
+    fn batches(&mut self, step: u64) -> Result<Vec<B>, TrainError> {
+        self.place.set((step, 0));
+        self.batches.batches(step)
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), TrainError> {
+        self.batches.save(folder)
+    }
+
+    fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
+        self.batches.restore(folder)
     }
 }

@@ -104,7 +104,7 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
     let prompts = data::prompts(&stage.prompts, &encoder, context)?;
     let reward = Judge::find(&stage.reward, stage.aggregate, &encoder, &prompts, context)?;
     if let Some(lora) = &stage.lora {
-        adapters::check(lora, false)?;
+        adapters::check_without_dropout(lora)?;
     }
     let critic = match stage.ppo.advantage_estimator.needs_critic() {
         true => Some(critic(stage, &base, reward.first(), seed, context)?),

@@ -1,5 +1,6 @@
 //! A reward model from labelled pairs, or an ensemble of them: trained, brought to a scale, judged on pairs it has not seen.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use align_core::{Draws, PreferencePairs};
@@ -18,12 +19,13 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
+use super::stream::{Form, Source, Streamed};
 use super::{adapters, complete, save_model, write_json};
 use crate::context::{Context, encoder, reward_model};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::progress::working;
-use crate::recipe::parts::{ADAPTER, MODEL};
+use crate::recipe::parts::{ADAPTER, MODEL, TrainingConfig};
 use crate::recipe::stage::{EnsembleConfig, RewardStage, StageKind};
 
 /// Which labels were flipped, in a stage's folder.
@@ -44,7 +46,7 @@ pub(super) fn run(
     let options = stage.encode.options(Some(config.context_length));
     let encoder = encoder(&start, Some(config.vocab_size), options)?;
     if let Some(lora) = &stage.lora {
-        adapters::check(lora, false)?;
+        adapters::check(lora)?;
     }
     let data = Data::read(stage, &encoder, context)?;
     let training = Training { stage, start: &start, data: &data, context };
@@ -114,10 +116,10 @@ fn members(
         rate: flips.rate,
         seed: flips.seed,
         flipped: flips.count(),
-        pairs: data.examples.len(),
+        pairs: flips.flipped.len(),
     });
     let device = &context.device;
-    let mut summary = json!({ "members": manifest.members, "pairs": data.examples.len() });
+    let mut summary = json!({ "members": manifest.members, "pairs": data.count() });
     if ensemble.weight_average {
         let _working = working(&format!("{name}: averaging the members' weights"));
         let members = manifest.load_members(&out, device)?;
@@ -145,13 +147,26 @@ fn members(
 /// What is learnt from and what it is judged on.
 struct Data {
     path: std::path::PathBuf,
-    examples: Vec<PreferenceExample>,
+    pairs: Pairs,
     held_out: Vec<PreferencePairs>,
     flips: Option<LabelFlips>,
 }
 
+/// The training side.
+enum Pairs {
+    InMemory(Vec<PreferenceExample>),
+    Streamed(Source, Encoder),
+}
+
+/// How rows become pairs.
+const FORM: Form<PreferenceRow, PreferenceExample, PreferencePairs> =
+    Form { encode: Encoder::encode_preference, batches: batches_of };
+
 impl Data {
     fn read(stage: &RewardStage, encoder: &Encoder, context: &Context) -> Result<Self> {
+        if let Some(window) = stage.shuffle_window {
+            return Self::stream(stage, window, encoder, context);
+        }
         let rows = data::rows::<PreferenceRow>(&stage.data, context)?;
         let mut examples = rows.encode("pairs", encoder, |encoder, row| encoder.encode_preference(row))?;
         let held_out =
@@ -168,7 +183,67 @@ impl Data {
             eprintln!("{} of {} labels were flipped", flips.count(), examples.len());
         }
         let held_out = batches_of(&held_out, stage.training.microbatch, &context.device);
-        Ok(Self { path: rows.path, examples, held_out, flips })
+        Ok(Self { path: rows.path, pairs: Pairs::InMemory(examples), held_out, flips })
+    }
+
+    /// Reads nothing but windows; only the held-out side is kept.
+    fn stream(stage: &RewardStage, window: usize, encoder: &Encoder, context: &Context) -> Result<Self> {
+        if stage.label_noise.is_some() {
+            bail!(
+                "`label_noise` flips labels by their place among all pairs, which `shuffle_window` never has together"
+            );
+        }
+        let source = Source::new(window, &stage.data, &stage.training, context)?;
+        let held_out = source.held_out(encoder, FORM)?;
+        if held_out.is_empty() && stage.normalize {
+            bail!(
+                "`normalize` measures the scale on held-out pairs where data is streamed, and `data.held_out` is {}: give a \
+                 share, or normalize = false",
+                stage.data.held_out.get()
+            );
+        }
+        let held_out = batches_of(&held_out, stage.training.microbatch, &context.device);
+        let path = source.path.clone();
+        Ok(Self { path, pairs: Pairs::Streamed(source, encoder.clone()), held_out, flips: None })
+    }
+
+    /// How many pairs there are to learn from, if that was counted.
+    fn count(&self) -> Option<usize> {
+        match &self.pairs {
+            Pairs::InMemory(examples) => Some(examples.len()),
+            Pairs::Streamed(..) => None,
+        }
+    }
+
+    /// Optimiser steps of a training.
+    fn steps(&self, training: &TrainingConfig) -> u64 {
+        match &self.pairs {
+            Pairs::InMemory(examples) => training.steps(examples.len()),
+            Pairs::Streamed(source, _) => source.steps,
+        }
+    }
+
+    /// Microbatches in the order of a seed.
+    fn batches<'a>(
+        &'a self,
+        training: &TrainingConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Box<dyn align_train::Batches<Batch = PreferencePairs> + 'a> {
+        let (microbatch, device) = (training.microbatch, device.clone());
+        match &self.pairs {
+            Pairs::InMemory(examples) => {
+                let mut order = Batches::new(examples.len(), training.minibatch, seed);
+                Box::new(BatchesFn(move |step| {
+                    let chosen: Vec<_> =
+                        order.batch(step).into_iter().map(|row| examples[row].clone()).collect();
+                    Ok(batches_of(&chosen, microbatch, &device))
+                }))
+            }
+            Pairs::Streamed(source, encoder) => {
+                Box::new(Streamed::new(source, seed, FORM, encoder.clone(), training, &device))
+            }
+        }
     }
 
     /// Writes which labels were made wrong.
@@ -222,18 +297,15 @@ impl Training<'_> {
             None => model,
             Some(lora) => model.with_adapters(lora, &Draws::new(seed)),
         };
-        let steps = stage.training.steps(data.examples.len());
+        let steps = data.steps(&stage.training);
         let objective = BradleyTerryObjective {
             center_rewards_coefficient: stage.center_rewards_coefficient,
             reward_l2_coefficient: stage.reward_l2_coefficient,
         };
-        let mut order = Batches::new(data.examples.len(), stage.training.minibatch, seed);
-        let (microbatch, device) = (stage.training.microbatch, context.device.clone());
-        let source = BatchesFn(|step| {
-            let chosen: Vec<_> =
-                order.batch(step).into_iter().map(|row| data.examples[row].clone()).collect();
-            Ok(batches_of(&chosen, microbatch, &device))
-        });
+        let place = Cell::new((0, 0));
+        let objective = adapters::Dropping::new(objective, Draws::new(seed), &place);
+        let batches = data.batches(&stage.training, seed, &context.device);
+        let source = adapters::AtSteps { batches, place: &place };
         let learner = Learner::new(model, stage.optimizer.clone(), steps)?;
         let mut training = Supervised::new(learner, objective, source).with_evaluation(Evaluation {
             every: stage.training.evaluate_every,
@@ -258,14 +330,13 @@ impl Training<'_> {
             false => (model, None),
             true => {
                 // What the scale is measured on: pairs the model has not seen, if there are any.
-                let (reference, measured_on) = match data.held_out.is_empty() {
-                    true => (
-                        &batches_of(&data.examples, stage.training.microbatch, &context.device),
-                        "the pairs it was trained on",
-                    ),
-                    false => (&data.held_out, "held-out pairs, both sides"),
+                let (model, scale) = match &data.pairs {
+                    Pairs::InMemory(examples) if data.held_out.is_empty() => {
+                        let trained_on = batches_of(examples, stage.training.microbatch, &context.device);
+                        normalized(model, &trained_on, "the pairs it was trained on")?
+                    }
+                    _ => normalized(model, &data.held_out, "held-out pairs, both sides")?,
                 };
-                let (model, scale) = normalized(model, reference, measured_on)?;
                 (model, Some(scale))
             }
         };
@@ -276,7 +347,7 @@ impl Training<'_> {
 
 impl Trained {
     fn summary(&self, data: &Data) -> Value {
-        let mut summary = json!({ "pairs": data.examples.len() });
+        let mut summary = json!({ "pairs": data.count() });
         let mut set = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
                 summary[key] = value;

@@ -10,20 +10,20 @@ use align_data::encode::{Encoder, Example};
 use align_data::rows::DemonstrationRow;
 use align_models::Transformer;
 use align_train::{
-    Batches, BatchesFn, Evaluation, Learner, NextToken, Objective, RecomputedNextToken, Supervised,
-    TrainError, evaluate,
+    Batches, BatchesFn, Evaluation, Learner, NextToken, Objective, RecomputedNextToken, Supervised, evaluate,
 };
-use anyhow::{Result, bail};
+use anyhow::Result;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::stream::{Source, Streamed};
+use super::adapters::AtSteps;
+use super::stream::{Form, Source, Streamed};
 use super::{adapters, save_model};
 use crate::context::{Context, encoder, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::progress::working;
-use crate::recipe::parts::{ADAPTER, MODEL, Side};
+use crate::recipe::parts::{ADAPTER, MODEL};
 use crate::recipe::stage::SftStage;
 
 pub(super) fn run(
@@ -39,7 +39,7 @@ pub(super) fn run(
     let options = stage.encode.options(Some(config.context_length));
     let encoder = encoder(&start, Some(config.vocab_size), options)?;
     if let Some(lora) = &stage.lora {
-        adapters::check(lora, true)?;
+        adapters::check(lora)?;
         model = model.with_adapters(lora, &Draws::new(stage.seed));
     }
     let data = match stage.shuffle_window {
@@ -115,63 +115,18 @@ fn in_memory(stage: &SftStage, encoder: &Encoder, context: &Context) -> Result<D
 
 /// Reads nothing but windows; only the held-out side is kept.
 fn streamed(stage: &SftStage, window: usize, encoder: &Encoder, context: &Context) -> Result<Data> {
-    let Some(steps) = stage.training.max_steps.filter(|_| window > 0) else {
-        bail!(
-            "`shuffle_window` streams data whose length nobody has counted: expected a window of at least 1 and \
-             `training.max_steps`, found a window of {window} and {}",
-            if stage.training.max_steps.is_some() { "max_steps" } else { "no max_steps" }
-        );
-    };
-    if stage.data.split != Side::Train {
-        bail!("`shuffle_window` streams the training side, and `data.split` is \"held_out\"");
-    }
-    let source = Source {
-        path: data::resolve(&stage.data.path, context)?,
-        options: data::read_options(&stage.data),
-        held_out: stage.data.held_out.get(),
-        split_seed: stage.data.split_seed,
-    };
-    let mut held_out = Vec::new();
-    for row in source.held_out()? {
-        match data::usable(encoder.encode_sft(&row), encoder) {
-            Ok(example) => held_out.extend(example),
-            Err(_) if stage.data.skip_bad_rows => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let sizes = [stage.training.minibatch, stage.training.microbatch];
-    let batches = Streamed::new(&source, window, stage.seed, encoder.clone(), sizes, &context.device);
+    let form = Form { encode: Encoder::encode_sft, batches: batches_of };
+    let source = Source::new(window, &stage.data, &stage.training, context)?;
+    let held_out = source.held_out(encoder, form)?;
+    let batches = Streamed::new(&source, stage.seed, form, encoder.clone(), &stage.training, &context.device);
     Ok(Data {
         path: source.path,
         batches: Box::new(batches),
-        steps,
+        steps: source.steps,
         rows: None,
         held_out: batches_of(&held_out, stage.training.microbatch, &context.device),
         held_out_rows: held_out.len(),
     })
-}
-
-/// Batches that tell the objective which step they are for.
-struct AtSteps<'a> {
-    batches: Box<dyn Batches<Batch = Demonstrations>>,
-    place: &'a Cell<(u64, u64)>,
-}
-
-impl Batches for AtSteps<'_> {
-    type Batch = Demonstrations;
-
-    fn batches(&mut self, step: u64) -> Result<Vec<Demonstrations>, TrainError> {
-        self.place.set((step, 0));
-        self.batches.batches(step)
-    }
-
-    fn save(&self, folder: &Path) -> Result<(), TrainError> {
-        self.batches.save(folder)
-    }
-
-    fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
-        self.batches.restore(folder)
-    }
 }
 
 /// Microbatches of a step.

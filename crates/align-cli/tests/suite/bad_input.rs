@@ -376,10 +376,14 @@ fn a_loss_that_is_not_finite_stops_at_its_step_and_names_its_term() {
 fn adapters_that_cannot_be_are_refused() {
     train("sft", &sft(), &["lora.rank=0"]).refuses(&["`lora.rank` is 0, expected at least 1"]);
     train("sft", &sft(), &["lora.rnak=2"]).refuses(&["`lora.rnak`", "did you mean `rank`?"]);
-    train("reward", &reward(), &["lora.dropout=0.1"]).refuses(&["`lora.dropout` is 0.1, expected 0"]);
+    train("ppo", &ppo(), &["lora.dropout=0.1"]).refuses(&["`lora.dropout` is 0.1, expected 0: PPO compares"]);
     train("sft", &sft().replace("training = { max_steps = 2 }", ""), &["shuffle_window=8"]).refuses(&[
         "`shuffle_window`",
         "`training.max_steps`",
         "found a window of 8 and no max_steps",
     ]);
+    let streamed = |more: &[&str]| train("reward", &reward(), &[&["shuffle_window=8"], more].concat());
+    streamed(&["label_noise.rate=0.1"]).refuses(&["`label_noise` flips labels by their place"]);
+    streamed(&["data.held_out=0.0"])
+        .refuses(&["`normalize` measures the scale on held-out pairs", "`data.held_out` is 0"]);
 }

@@ -317,7 +317,21 @@ fn a_preview_shows_tokens_and_what_is_learnt() {
 fn built_in_recipes_are_listed_and_copied_once() {
     let listed = works(&["recipes", "ls"]).out;
     let names: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["quickstart", "salsa", "sft", "reward", "ppo", "ensemble", "judges"]);
+    assert_eq!(
+        names,
+        [
+            "quickstart",
+            "salsa",
+            "sft",
+            "reward",
+            "ppo",
+            "ensemble",
+            "judges",
+            "overoptimization",
+            "overoptimization-chat",
+            "ablations"
+        ]
+    );
     let out = folder();
     let to = out.path().join("mine.toml");
     works(&["recipes", "cp", "sft", to.to_str().unwrap()]);

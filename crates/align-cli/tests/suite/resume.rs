@@ -111,6 +111,14 @@ fn a_reward_model_resumes_bit_for_bit_after_a_kill() {
 }
 
 #[test]
+fn a_reward_model_of_adapters_on_a_stream_resumes_bit_for_bit_after_a_kill() {
+    killed_and_resumed_gives_the_same_bytes(
+        "reward",
+        "shuffle_window = 20\nnormalize = false\nlora = { rank = 2, dropout = 0.2 }\n",
+    );
+}
+
+#[test]
 fn ppo_resumes_bit_for_bit_after_a_kill() {
     killed_and_resumed_gives_the_same_bytes("ppo", "");
 }
