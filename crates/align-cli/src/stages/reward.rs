@@ -155,7 +155,7 @@ struct Data {
 /// The training side.
 enum Pairs {
     InMemory(Vec<PreferenceExample>),
-    Streamed(Source, Encoder),
+    Streamed(Box<(Source, Encoder)>),
 }
 
 /// How rows become pairs.
@@ -204,14 +204,14 @@ impl Data {
         }
         let held_out = batches_of(&held_out, stage.training.microbatch, &context.device);
         let path = source.path.clone();
-        Ok(Self { path, pairs: Pairs::Streamed(source, encoder.clone()), held_out, flips: None })
+        Ok(Self { path, pairs: Pairs::Streamed(Box::new((source, encoder.clone()))), held_out, flips: None })
     }
 
     /// How many pairs there are to learn from, if that was counted.
     fn count(&self) -> Option<usize> {
         match &self.pairs {
             Pairs::InMemory(examples) => Some(examples.len()),
-            Pairs::Streamed(..) => None,
+            Pairs::Streamed(_) => None,
         }
     }
 
@@ -219,7 +219,7 @@ impl Data {
     fn steps(&self, training: &TrainingConfig) -> u64 {
         match &self.pairs {
             Pairs::InMemory(examples) => training.steps(examples.len()),
-            Pairs::Streamed(source, _) => source.steps,
+            Pairs::Streamed(stream) => stream.0.steps,
         }
     }
 
@@ -240,7 +240,8 @@ impl Data {
                     Ok(batches_of(&chosen, microbatch, &device))
                 }))
             }
-            Pairs::Streamed(source, encoder) => {
+            Pairs::Streamed(stream) => {
+                let (source, encoder) = &**stream;
                 Box::new(Streamed::new(source, seed, FORM, encoder.clone(), training, &device))
             }
         }
