@@ -18,6 +18,8 @@ const CURVES: &[(&str, &str)] = &[
     ("gold/score", "gold reward (logged, never trained on)"),
     ("objective/kl", "KL to the reference (nats a response)"),
     ("regularizer/sqrt_chi_squared", "√χ² of whole responses"),
+    ("ensemble/mean", "mean of the reward's members"),
+    ("ensemble/min", "the reward's worst member, answer by answer"),
     ("ensemble/variance", "variance between the reward's members"),
     ("occupancy/correlation", "correlation of proxy and gold"),
     ("objective/rlhf_reward", "reward minus penalty"),

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::answers::{completions, sampling_for};
 use super::{read_json, write_json};
 use crate::context::{Context, encoder, transformer};
 use crate::data;
@@ -152,10 +153,7 @@ fn sample_scores(
     let reward = Judge::find(&sample.reward, None, &encoder, &prompts, context)?;
     let gold =
         sample.gold.as_deref().map(|gold| judge(gold, None, &encoder, &prompts, context)).transpose()?;
-    let mut sampling = sample.sampling.clone();
-    if sampling.stop_token_ids.is_empty() && !sampling.never_stop {
-        sampling.stop_token_ids = encoder.stop_ids().to_vec();
-    }
+    let sampling = sampling_for(&sample.sampling, &encoder);
     let choice = match &reward {
         Judge::Many(ensemble) => Some(ensemble.aggregate()),
         Judge::One(_) | Judge::Remote(_) | Judge::Foreign(_) => None,
@@ -244,14 +242,9 @@ impl Bench<'_> {
 
     /// Every score of every answer, in the answers' order.
     fn score(&self, answers: &[Generated], prompt: String) -> Result<PromptScores> {
-        let batches: Vec<Completions> = answers
-            .chunks(self.microbatch)
-            .map(|chunk| {
-                let (prompts, responses): (Vec<_>, Vec<_>) =
-                    chunk.iter().map(|row| (row.prompt.clone(), row.response.clone())).unzip();
-                Completions::from_rows(&prompts, &responses, &self.model.backbone().device())
-            })
-            .collect();
+        let device = self.model.backbone().device();
+        let batches: Vec<Completions> =
+            answers.chunks(self.microbatch).map(|chunk| completions(chunk, &device)).collect();
         let members = match self.reward {
             Judge::Many(ensemble) => {
                 let mut members = vec![Vec::new(); ensemble.members().members().len()];

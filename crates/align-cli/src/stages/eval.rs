@@ -18,6 +18,7 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::answers::{completions, sampling_for};
 use super::{read_json, write_json};
 use crate::context::{Context, encoder, transformer};
 use crate::data;
@@ -117,10 +118,7 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
         .transpose()?;
     let gold =
         stage.gold.as_deref().map(|gold| judge(gold, None, &encoder, &prompts, context)).transpose()?;
-    let mut sampling = stage.sampling.clone();
-    if sampling.stop_token_ids.is_empty() && !sampling.never_stop {
-        sampling.stop_token_ids = encoder.stop_ids().to_vec();
-    }
+    let sampling = sampling_for(&stage.sampling, &encoder);
     // Every row is drawn and then judged.
     let bar = rows_bar(name, 2 * prompts.ids.len() * arms.len());
     let bench = Bench {
@@ -177,10 +175,8 @@ fn measure(model: &Transformer, bench: &Bench<'_>, context: &Context) -> Result<
     let temperature = bench.sampling.raw_temperature();
     for chunk in rows.chunks(bench.microbatch) {
         context.check_interrupt()?;
-        let prompts: Vec<_> = chunk.iter().map(|row| row.prompt.clone()).collect();
-        let responses: Vec<_> = chunk.iter().map(|row| row.response.clone()).collect();
-        let completions = Completions::from_rows(&prompts, &responses, &model.device());
-        add("length", responses.iter().map(|response| response.len() as f64).collect());
+        let completions = completions(chunk, &model.device());
+        add("length", chunk.iter().map(|row| row.response.len() as f64).collect());
         add("stop_rate", chunk.iter().map(|row| f64::from(u8::from(row.finish_reason.stopped()))).collect());
         if let Some(gold) = bench.gold {
             add("gold", host(gold.score(&completions)));
@@ -197,7 +193,7 @@ fn measure(model: &Transformer, bench: &Bench<'_>, context: &Context) -> Result<
             }
         }
         let entropies = model.token_log_probs(&completions, temperature).entropies;
-        let lengths: Vec<f64> = responses.iter().map(|response| response.len() as f64).collect();
+        let lengths: Vec<f64> = chunk.iter().map(|row| row.response.len() as f64).collect();
         let sums = host(entropies.sum_dim(1).squeeze_dim(1));
         add("entropy", sums.iter().zip(&lengths).map(|(sum, length)| sum / length).collect());
         bench.bar.inc(chunk.len() as u64);

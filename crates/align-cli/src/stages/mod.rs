@@ -11,6 +11,7 @@
 //! their newest checkpoint, and everything else is made again.
 
 mod adapters;
+mod answers;
 mod bon;
 mod claims;
 mod eval;

@@ -5,11 +5,12 @@ use std::path::Path;
 use align_core::Completions;
 use align_core::draws::{Draws, Purpose};
 use align_data::rows::{Dialogue, Message, Role};
-use align_models::{GenerateOptions, Generated, Prompt, generate};
+use align_models::{GenerateOptions, Prompt, generate};
 use align_reward::finite_scores;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use super::answers::{completions, sampling_for};
 use super::world::write_rows;
 use crate::context::{Context, encoder, transformer};
 use crate::data;
@@ -28,10 +29,7 @@ pub(super) fn run(name: &str, stage: &PairsStage, folder: &Path, context: &Conte
         encoder(&start, Some(config.vocab_size), stage.encode.options(Some(config.context_length)))?;
     let prompts = data::prompts(&stage.prompts, &encoder, context)?;
     let judge = judge(&stage.judge, stage.aggregate, &encoder, &prompts, context)?;
-    let mut sampling = stage.sampling.clone();
-    if sampling.stop_token_ids.is_empty() && !sampling.never_stop {
-        sampling.stop_token_ids = encoder.stop_ids().to_vec();
-    }
+    let sampling = sampling_for(&stage.sampling, &encoder);
     let (microbatch, samples) = (stage.microbatch.max(1), 2 * stage.pairs_per_prompt);
     if samples == 0 {
         bail!("`{name}`: `pairs_per_prompt` is 0, expected at least 1");
@@ -76,12 +74,6 @@ pub(super) fn run(name: &str, stage: &PairsStage, folder: &Path, context: &Conte
     eprintln!("{name}: {pairs} pairs; {dropped} dropped, whose sides are empty, the same or equally good");
     write_rows(&folder.join(PAIRS), rows)?;
     Ok(json!({ "pairs": pairs, "dropped": dropped }))
-}
-
-fn completions(rows: &[Generated], device: &burn::tensor::Device) -> Completions {
-    let (prompts, responses): (Vec<_>, Vec<_>) =
-        rows.iter().map(|row| (row.prompt.clone(), row.response.clone())).unzip();
-    Completions::from_rows(&prompts, &responses, device)
 }
 
 /// The better answer is chosen. `None` where neither is better, and of answers that nothing can be learnt from.
