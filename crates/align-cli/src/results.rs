@@ -124,6 +124,8 @@ impl Run {
                 self.traces.push(trace);
             }
             if let Some(seed) = seed.and_then(|seed| seed.parse().ok()) {
+                let comparison = Comparison::read(&folder)?;
+                self.comparisons.extend(comparison.map(|found| (format!("{name} seed {seed}"), found)));
                 sweeps.extend(BestOfN::read(&folder)?);
                 repeated.extend(Done::read(&folder)?.map(|done| (seed, done)));
             }
@@ -173,15 +175,9 @@ fn subfolders(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
         .filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)))
         .collect();
     // `seed-10` after `seed-9`.
-    let number = |name: &str| name.rsplit('-').next().and_then(|end| end.parse::<u64>().ok());
-    folders.sort_by(|(a, _), (b, _)| match (number(a), number(b)) {
-        (Some(x), Some(y))
-            if a.trim_end_matches(|c: char| c.is_ascii_digit())
-                == b.trim_end_matches(|c: char| c.is_ascii_digit()) =>
-        {
-            x.cmp(&y)
-        }
-        _ => a.cmp(b),
+    folders.sort_by_cached_key(|(name, _)| {
+        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        (stem.to_owned(), name[stem.len()..].parse::<u64>().ok(), name.clone())
     });
     Ok(folders)
 }

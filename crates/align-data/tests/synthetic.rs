@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use align_core::{Completions, Reward};
 use align_data::{
     DemonstrationRow, Dialogue, EncodeOptions, Encoder, SpecialTokens, Tokenizer,
-    synthetic::{Gold, GoldReward, World, WorldConfig},
+    synthetic::{Gold, GoldReward, TrapWorld, World, WorldConfig},
 };
 
 /// Every word, so that hand-written sentences are in it.
@@ -189,4 +189,53 @@ fn rows_encode_short_and_the_gold_reward_reads_them_back() {
     for (pair, found) in pairs.iter().zip(found) {
         assert_eq!(found, world.gold(&plain(&pair.prompt), &plain(&pair.chosen)) as f32);
     }
+}
+
+#[test]
+fn gold_of_the_world_of_traps_is_that_of_its_words_up_to_the_end_of_the_text() {
+    let world = TrapWorld::new(3);
+    let folder = tempfile::tempdir().unwrap();
+    TrapWorld::write_tokenizer(folder.path()).unwrap();
+    let tokenizer = Arc::new(align_data::HfTokenizer::from_folder(folder.path()).unwrap());
+    let encoder = Encoder::new(tokenizer, None, EncodeOptions::default());
+    let encoded = |text: &[u32]| {
+        let (prompt, words) = (Dialogue::Text(TrapWorld::prompt(5)), Dialogue::Text(TrapWorld::words(text)));
+        encoder.encode_completion(&prompt, &words).unwrap()
+    };
+    let texts: Vec<Vec<u32>> = (0..20).map(|index| world.text(0, index)).collect();
+    for text in &texts {
+        let ids = encoded(text);
+        // What is said after the end is not part of the text.
+        let rows = [ids.response.clone(), [ids.response.clone(), vec![ids.response[0]]].concat()];
+        let completions =
+            Completions::from_rows(&[ids.prompt.clone(), ids.prompt], &rows, &align_testkit::device());
+        let scores: Vec<f32> = world.score(&completions).to_data().iter().collect();
+        let expected = world.gold(text) as f32;
+        assert_eq!(scores, [expected, expected]);
+    }
+    assert_eq!(texts[7], world.text(0, 7), "a text is a function of its place");
+    assert_ne!(world.gold(&texts[0]), TrapWorld::new(4).gold(&texts[0]));
+    // Mean 0 and deviation 1 over other texts of the world; 5000 of them: standard error 0.014.
+    let gold: Vec<f64> = (0..5000).map(|index| world.gold(&world.text(9, index))).collect();
+    let mean = gold.iter().sum::<f64>() / 5000.0;
+    let variance = gold.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 5000.0;
+    assert!(mean.abs() < 0.07 && (variance - 1.0).abs() < 0.25, "{mean} {variance}");
+    // Rarer traps, fewer of them.
+    let traps = |world: &TrapWorld| -> usize {
+        let words = (0..2000).flat_map(|index| world.text(0, index));
+        words.filter(|word| *word >= TrapWorld::COMMON as u32).count()
+    };
+    assert!(traps(&TrapWorld::with_rarity(3, 1e-4)) * 4 < traps(&world));
+}
+
+#[test]
+fn lengths_and_strange_words_weigh_as_the_world_of_traps_says() {
+    let world = TrapWorld::new(0);
+    let text = world.text(0, 0);
+    // The slope of gold: an added trap against an added trap and a missing word.
+    let longer = [&text[..], &[TrapWorld::WORDS as u32]].concat();
+    let longest = [&longer[..], &[TrapWorld::WORDS as u32]].concat();
+    let (one, two) = (world.gold(&text) - world.gold(&longer), world.gold(&longer) - world.gold(&longest));
+    // Each strange word weighs as a trap, and each word too many half as much; no interactions.
+    assert!((one - two).abs() < 1e-9 && one > 0.0, "{one} {two}");
 }
