@@ -83,6 +83,10 @@ impl RunRecipe {
             let message = format!("this align reads recipes of schema {SCHEMA}, found {}", head.schema);
             return Err(source.field_error("schema", message));
         }
+        if let Some(unused) = vary::unused(&head.vary, &head.stage) {
+            let message = format!("no stage has `{{{unused}}}` in its name");
+            return Err(source.field_error(&format!("vary.{unused}"), message));
+        }
         let mut stages: Vec<Stage> = Vec::new();
         for (index, mut value) in head.stage.into_iter().enumerate() {
             let path = format!("stage[{index}]");

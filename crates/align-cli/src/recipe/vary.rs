@@ -33,18 +33,23 @@ fn refused(key: &'static str, message: String) -> VaryError {
 pub(super) fn repeated(stage: Value, shared: &Table) -> Result<Vec<Value>, VaryError> {
     let Value::Table(mut table) = stage else { return Ok(vec![stage]) };
     let mut dimensions = shared.clone();
+    let name = table.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     match table.remove("vary") {
         None => {}
-        Some(Value::Table(own)) => dimensions.extend(own),
+        Some(Value::Table(own)) => {
+            if let Some(unused) = own.keys().find(|dimension| !name.contains(&braced(dimension))) {
+                return Err(refused("vary", format!("`{{{unused}}}` is not in the stage's name, `{name}`")));
+            }
+            dimensions.extend(own);
+        }
         Some(other) => {
             let message = format!("expected a table of lists, found {}", other.type_str());
             return Err(refused("vary", message));
         }
     }
-    let name = table.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut stages = vec![(table, Table::new())];
     for (dimension, values) in &dimensions {
-        let placeholder = format!("{{{dimension}}}");
+        let placeholder = braced(dimension);
         if !name.contains(&placeholder) {
             continue;
         }
@@ -79,6 +84,18 @@ pub(super) fn repeated(stage: Value, shared: &Table) -> Result<Vec<Value>, VaryE
         all.extend(over_seeds(table)?.into_iter().map(Value::Table));
     }
     Ok(all)
+}
+
+/// What stands for a value in a stage's texts.
+fn braced(dimension: &str) -> String {
+    format!("{{{dimension}}}")
+}
+
+/// A name of `[vary]` that is in no stage's name, so that it varies nothing.
+pub(super) fn unused<'a>(shared: &'a Table, stages: &[Value]) -> Option<&'a str> {
+    let names: Vec<&str> = stages.iter().filter_map(|stage| stage.get("name")?.as_str()).collect();
+    let used = |dimension: &str| names.iter().any(|name| name.contains(&braced(dimension)));
+    shared.keys().map(String::as_str).find(|dimension| !used(dimension))
 }
 
 fn is_plain(value: &Value) -> bool {
@@ -125,7 +142,7 @@ pub(crate) fn put(inside: &mut Value, placeholder: &str, value: &Value) {
 }
 
 fn mentions(table: &Table, dimension: &str) -> bool {
-    let placeholder = format!("{{{dimension}}}");
+    let placeholder = braced(dimension);
     fn inside(value: &Value, placeholder: &str) -> bool {
         match value {
             Value::String(text) => text.contains(placeholder),
@@ -186,6 +203,8 @@ mod tests {
         assert!(stages(text).unwrap_err().starts_with("name: `{beta}` is used in `p`"));
         let text = "[stage]\nkind = \"sft\"\nname = \"s\"\nseeds = [-1]\n";
         assert!(stages(text).unwrap_err().starts_with("seeds: expected a list of seeds"));
+        let text = "[stage]\nkind = \"ppo\"\nname = \"p\"\nvary = { beta = [1] }\n";
+        assert!(stages(text).unwrap_err().contains("`{beta}` is not in the stage's name"));
         let text = "[vary]\nbeta = []\n[stage]\nkind = \"sft\"\nname = \"s-{beta}\"\n";
         assert!(stages(text).unwrap_err().contains("at least one"));
     }

@@ -154,10 +154,11 @@ fn a_typo_in_what_varies_is_found() {
         let out = format!("output_dir={}", files.path().join("run").display());
         align(&["run", &text(&files, "r.toml", &recipe), &out]).refuses(parts);
     };
+    refused("name = \"ppo-{beta}\"", "name = \"ppo\"", &["`vary.beta`", "no stage has `{beta}` in its name"]);
     refused(
-        "name = \"ppo-{beta}\"",
-        "name = \"ppo\"",
-        &["`{beta}` is used in `ppo`", "would share a folder"],
+        "name = \"bon\"",
+        "name = \"bon\"\nvary = { betta = [1] }",
+        &["`{betta}` is not in the stage's name"],
     );
     refused("seeds = [0, 1, 2, 3]", "seeds = 4", &["expected a list of seeds such as [0, 1, 2]"]);
     refused("beta = [0.0, 0.1]", "beta = 0.1", &["`beta` needs a list of numbers or texts"]);
