@@ -255,7 +255,8 @@ impl Verdicts {
             let half = claim.band.high - claim.band.mean;
             let every = if claim.every_seed { "every " } else { "" };
             vec![
-                claim.says.clone(),
+                // On a narrow page the first column is what one sees.
+                format!("{} {}", if claim.holds { "✓" } else { "✗" }, claim.says),
                 if claim.holds { "pass" } else { "FAIL" }.to_owned(),
                 format!("{:.3} ±{half:.3}", claim.value),
                 format!("{every}{} {:.3}", claim.relation, claim.bound),
