@@ -7,16 +7,18 @@ use serde_json::Value;
 
 /// Every crate's floor. The kernels lie under the core; test doubles stand above everything, so that nothing but a test
 /// can reach them.
-const FLOORS: [(&str, usize); 12] = [
+const FLOORS: [(&str, usize); 14] = [
     ("align-kernels", 0),
     ("align-core", 1),
     ("align-models", 2),
     ("align-data", 2),
     ("align-soup", 2),
     ("align-train", 3),
+    ("align-nash", 4),
     ("align-occupancy", 4),
     ("align-ppo", 4),
     ("align-reward", 4),
+    ("align-superhf", 4),
     ("align", 5),
     ("align-cli", 5),
     ("align-testkit", 6),

@@ -31,61 +31,57 @@ pub trait Preference: Send + Sync {
     /// # Shapes
     /// → `[B]`, in [0, 1].
     fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1>;
-}
 
-impl<R: Reward + ?Sized> Reward for &R {
-    fn score(&self, completions: &Completions) -> Tensor<1> {
-        (**self).score(completions)
-    }
-
+    /// What the judge noticed since the last call, by the metric's name. Nothing, unless it keeps count.
     fn take_metrics(&self) -> Vec<(String, f64)> {
-        (**self).take_metrics()
+        Vec::new()
     }
 
+    /// Why answers since the last call are not numbers, if the judge knows: a server that did not answer, say.
     fn take_failure(&self) -> Option<String> {
-        (**self).take_failure()
+        None
     }
 }
 
-impl<R: Reward + ?Sized> Reward for Box<R> {
-    fn score(&self, completions: &Completions) -> Tensor<1> {
-        (**self).score(completions)
-    }
+/// Forwards every method to what stands behind a pointer.
+macro_rules! forward_reward {
+    ($($pointer:ty),+) => {
+        $(impl<R: Reward + ?Sized> Reward for $pointer {
+            fn score(&self, completions: &Completions) -> Tensor<1> {
+                (**self).score(completions)
+            }
 
-    fn take_metrics(&self) -> Vec<(String, f64)> {
-        (**self).take_metrics()
-    }
+            fn take_metrics(&self) -> Vec<(String, f64)> {
+                (**self).take_metrics()
+            }
 
-    fn take_failure(&self) -> Option<String> {
-        (**self).take_failure()
-    }
+            fn take_failure(&self) -> Option<String> {
+                (**self).take_failure()
+            }
+        })+
+    };
 }
+forward_reward!(&R, Box<R>, std::sync::Arc<R>);
 
-impl<R: Reward + ?Sized> Reward for std::sync::Arc<R> {
-    fn score(&self, completions: &Completions) -> Tensor<1> {
-        (**self).score(completions)
-    }
+/// Forwards every method to what stands behind a pointer.
+macro_rules! forward_preference {
+    ($($pointer:ty),+) => {
+        $(impl<P: Preference + ?Sized> Preference for $pointer {
+            fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
+                (**self).prefer(first, second)
+            }
 
-    fn take_metrics(&self) -> Vec<(String, f64)> {
-        (**self).take_metrics()
-    }
+            fn take_metrics(&self) -> Vec<(String, f64)> {
+                (**self).take_metrics()
+            }
 
-    fn take_failure(&self) -> Option<String> {
-        (**self).take_failure()
-    }
+            fn take_failure(&self) -> Option<String> {
+                (**self).take_failure()
+            }
+        })+
+    };
 }
-
-impl<P: Preference + ?Sized> Preference for &P {
-    fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
-        (**self).prefer(first, second)
-    }
-}
-
-impl<P: Preference + ?Sized> Preference for Box<P> {
-    fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
-        (**self).prefer(first, second)
-    }
-}
+forward_preference!(&P, Box<P>, std::sync::Arc<P>);
 
 /// A reward read as a preference: `P(a ≻ b) = σ(r(a) − r(b))`.
 ///
@@ -97,6 +93,50 @@ pub struct BradleyTerry<R>(pub R);
 impl<R: Reward> Preference for BradleyTerry<R> {
     fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
         sigmoid(self.0.score(first) - self.0.score(second))
+    }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.0.take_metrics()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        self.0.take_failure()
+    }
+}
+
+/// Several criteria as one judge: `P(a ≻ b) = Σᵢ wᵢ Pᵢ(a ≻ b)`, the chance that a criterion drawn by its weight prefers `a`.
+///
+/// Criteria that are each an order can make a cycle together (Condorcet): no reward explains such a mixture.
+pub struct PreferenceMixture {
+    parts: Vec<(f64, Box<dyn Preference>)>,
+}
+
+impl PreferenceMixture {
+    /// Weights are divided by their sum.
+    ///
+    /// # Panics
+    /// With no part, or a weight that is not a positive finite number.
+    pub fn new(parts: Vec<(f64, Box<dyn Preference>)>) -> Self {
+        assert!(!parts.is_empty(), "a mixture needs at least one criterion");
+        let wrong = parts.iter().find(|(weight, _)| !(weight.is_finite() && *weight > 0.0));
+        assert!(wrong.is_none(), "weight {:?}: expected a positive number", wrong.map(|part| part.0));
+        let total: f64 = parts.iter().map(|(weight, _)| weight).sum();
+        Self { parts: parts.into_iter().map(|(weight, part)| (weight / total, part)).collect() }
+    }
+}
+
+impl Preference for PreferenceMixture {
+    fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
+        let weighed = self.parts.iter().map(|(weight, part)| part.prefer(first, second) * *weight);
+        weighed.reduce(|sum, part| sum + part).expect("a mixture has a part")
+    }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.parts.iter().flat_map(|(_, part)| part.take_metrics()).collect()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        self.parts.iter().find_map(|(_, part)| part.take_failure())
     }
 }
 

@@ -10,7 +10,7 @@
 //! | what a regulariser measures from | [`Reference`], [`CachedReference`] |
 //! | distances and their weights | [`Divergence`], [`divergence`], [`Regularizer`] |
 //! | distances over the whole vocabulary | [`exact`] |
-//! | judges | [`Reward`], [`Preference`], [`BradleyTerry`], [`RewardFn`], [`PreferenceFn`], [`adjusted_win_rate`] |
+//! | judges | [`Reward`], [`Preference`], [`BradleyTerry`], [`PreferenceMixture`], [`RewardFn`], [`PreferenceFn`], [`adjusted_win_rate`] |
 //! | from rewards to advantages | [`advantages`] |
 //! | reductions over a mask, selection, checked numbers | [`masked`], [`selection`], [`number`] |
 //! | saving and restoring | [`Persist`], [`persist`] |
@@ -45,7 +45,9 @@ pub use accumulate::accumulate;
 pub use batch::{Completions, Demonstrations, PreferencePairs, TokenBatch};
 pub use divergence::Divergence;
 pub use draws::Draws;
-pub use judge::{BradleyTerry, Preference, PreferenceFn, Reward, RewardFn, adjusted_win_rate};
+pub use judge::{
+    BradleyTerry, Preference, PreferenceFn, PreferenceMixture, Reward, RewardFn, adjusted_win_rate,
+};
 pub use lm::{BlockwiseGradients, CausalLm, Critic, Decoder, Frozen, NextTokens, Policy, RecomputingLm};
 pub use log_probs::TokenLogProbs;
 pub use persist::{Persist, PersistError};

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | the language model | [`Transformer`], [`Backbone`], [`TransformerConfig`] |
 //! | folders | [`Transformer::from_pretrained`], [`Transformer::save_pretrained`], [`checkpoint`] |
-//! | generation | [`generate()`], [`Sampler`], [`SamplingConfig`] |
+//! | generation | [`generate()`], [`choose_prompts`], [`Sampler`], [`SamplingConfig`] |
 //! | reward models and critics | [`RewardModel`], [`ValueModel`] |
 //! | reward models that share layers | [`SharedRewardModels`] |
 //! | low-rank adapters | [`LoraConfig`], [`Transformer::with_adapters`], [`Transformer::load_adapters`] |
@@ -41,6 +41,7 @@ mod backbone;
 mod blockwise;
 mod cache;
 pub mod checkpoint;
+mod choose;
 pub mod config;
 mod generate;
 mod heads;
@@ -59,6 +60,7 @@ mod weights;
 pub use attention::Attention;
 pub use backbone::{Backbone, Layer};
 pub use checkpoint::{CheckpointError, SaveOptions};
+pub use choose::choose_prompts;
 pub use config::{ConfigError, Family, HfConfig, TransformerConfig};
 pub use generate::{
     Event, GenerateError, GenerateOptions, Generated, Generation, Prompt, generate, generate_watched,

@@ -12,6 +12,8 @@
 //! | [`train`] | `align-train` | the step, the loop, resume |
 //! | [`reward`] | `align-reward` | reward models, ensembles, best-of-n |
 //! | [`ppo`] | `align-ppo` | PPO with any reference: SALSA |
+//! | [`nash`] | `align-nash` | INPO, Nash-MD, DPO and its relatives; games with exact equilibria |
+//! | [`superhf`] | `align-superhf` | filter by a reward, fine-tune with a KL prior |
 //! | [`occupancy`] | `align-occupancy` | occupancy measures, correlated proxies, χ² against reward hacking |
 //! | [`playground`] | here | the synthetic world with small models that answer in it |
 
@@ -19,10 +21,12 @@ pub use align_core as core;
 pub use align_data as data;
 pub use align_kernels as kernels;
 pub use align_models as models;
+pub use align_nash as nash;
 pub use align_occupancy as occupancy;
 pub use align_ppo as ppo;
 pub use align_reward as reward;
 pub use align_soup as soup;
+pub use align_superhf as superhf;
 pub use align_train as train;
 
 pub mod playground;
