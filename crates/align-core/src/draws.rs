@@ -27,6 +27,8 @@ pub enum Purpose {
     Evaluate = 5,
     /// Generated data.
     Synthesize = 6,
+    /// Labels drawn from the probability of a preference.
+    Label = 7,
 }
 
 /// Seeded draws, addressed by counters.

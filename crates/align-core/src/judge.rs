@@ -3,6 +3,7 @@
 use burn::tensor::{Tensor, activation::sigmoid};
 
 use crate::batch::Completions;
+use crate::number::Probability;
 
 /// A judge's number for a completion; higher is better.
 pub trait Reward: Send + Sync {
@@ -137,6 +138,32 @@ impl Preference for PreferenceMixture {
 
     fn take_failure(&self) -> Option<String> {
         self.parts.iter().find_map(|(_, part)| part.take_failure())
+    }
+}
+
+/// A judge whose answers are turned round at a rate r: `P'(a ≻ b) = (1 − r) P(a ≻ b) + r P(b ≻ a)`.
+///
+/// r = ½ is a coin, r = 1 the opposite of the judge: controls on which an algorithm that listens to its judge must fail.
+#[derive(Clone, Debug)]
+pub struct NoisyPreference<P> {
+    /// The judge.
+    pub judge: P,
+    /// r.
+    pub rate: Probability,
+}
+
+impl<P: Preference> Preference for NoisyPreference<P> {
+    fn prefer(&self, first: &Completions, second: &Completions) -> Tensor<1> {
+        let rate = self.rate.get();
+        self.judge.prefer(first, second) * (1.0 - 2.0 * rate) + rate
+    }
+
+    fn take_metrics(&self) -> Vec<(String, f64)> {
+        self.judge.take_metrics()
+    }
+
+    fn take_failure(&self) -> Option<String> {
+        self.judge.take_failure()
     }
 }
 

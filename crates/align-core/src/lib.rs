@@ -10,7 +10,8 @@
 //! | what a regulariser measures from | [`Reference`], [`CachedReference`] |
 //! | distances and their weights | [`Divergence`], [`divergence`], [`Regularizer`] |
 //! | distances over the whole vocabulary | [`exact`] |
-//! | judges | [`Reward`], [`Preference`], [`BradleyTerry`], [`PreferenceMixture`], [`RewardFn`], [`PreferenceFn`], [`adjusted_win_rate`] |
+//! | judges | [`Reward`], [`Preference`], [`BradleyTerry`], [`PreferenceMixture`], [`NoisyPreference`], [`RewardFn`], [`PreferenceFn`], [`adjusted_win_rate`] |
+//! | asking an oracle and checking its answers | [`oracle`], [`checked_preferences`], [`check_antisymmetry`], [`OrderAveraged`] |
 //! | from rewards to advantages | [`advantages`] |
 //! | reductions over a mask, selection, checked numbers | [`masked`], [`selection`], [`number`] |
 //! | saving and restoring | [`Persist`], [`persist`] |
@@ -35,6 +36,7 @@ mod lm;
 pub mod log_probs;
 pub mod masked;
 pub mod number;
+pub mod oracle;
 pub mod persist;
 mod reference;
 pub mod regularizer;
@@ -46,10 +48,12 @@ pub use batch::{Completions, Demonstrations, PreferencePairs, TokenBatch};
 pub use divergence::Divergence;
 pub use draws::Draws;
 pub use judge::{
-    BradleyTerry, Preference, PreferenceFn, PreferenceMixture, Reward, RewardFn, adjusted_win_rate,
+    BradleyTerry, NoisyPreference, Preference, PreferenceFn, PreferenceMixture, Reward, RewardFn,
+    adjusted_win_rate,
 };
 pub use lm::{BlockwiseGradients, CausalLm, Critic, Decoder, Frozen, NextTokens, Policy, RecomputingLm};
 pub use log_probs::TokenLogProbs;
+pub use oracle::{OracleError, OrderAveraged, check_antisymmetry, checked_preferences};
 pub use persist::{Persist, PersistError};
 pub use reference::{CachedReference, Reference};
 pub use regularizer::{Regularizer, RegularizerConfig};

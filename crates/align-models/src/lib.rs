@@ -10,6 +10,7 @@
 //! | generation | [`generate()`], [`choose_prompts`], [`Sampler`], [`SamplingConfig`] |
 //! | reward models and critics | [`RewardModel`], [`ValueModel`] |
 //! | reward models that share layers | [`SharedRewardModels`] |
+//! | several models as one | [`LogLinear`] |
 //! | low-rank adapters | [`LoraConfig`], [`Transformer::with_adapters`], [`Transformer::load_adapters`] |
 //! | gradients in little memory | [`RecomputingLm`](align_core::RecomputingLm) of [`Transformer`] |
 //!
@@ -42,6 +43,7 @@ mod blockwise;
 mod cache;
 pub mod checkpoint;
 mod choose;
+mod combine;
 pub mod config;
 mod generate;
 mod heads;
@@ -61,6 +63,7 @@ pub use attention::Attention;
 pub use backbone::{Backbone, Layer};
 pub use checkpoint::{CheckpointError, SaveOptions};
 pub use choose::choose_prompts;
+pub use combine::LogLinear;
 pub use config::{ConfigError, Family, HfConfig, TransformerConfig};
 pub use generate::{
     Event, GenerateError, GenerateOptions, Generated, Generation, Prompt, generate, generate_watched,

@@ -20,6 +20,8 @@ pub struct Learner<M> {
     pub(crate) total_steps: u64,
     pub(crate) steps: u64,
     pub(crate) moments: BTreeMap<String, Moments>,
+    /// Where the schedules are read, and of how many steps; where nothing is held, at the count of optimizer steps.
+    held: Option<(u64, u64)>,
     checked: bool,
 }
 
@@ -39,6 +41,7 @@ impl<M: Module> Learner<M> {
             total_steps,
             steps: 0,
             moments: BTreeMap::new(),
+            held: None,
             checked: false,
         })
     }
@@ -69,8 +72,24 @@ impl<M: Module> Learner<M> {
         Ok(())
     }
 
+    /// Forgets moments and steps and stretches the schedules over `total_steps` from here: a training of its own that begins at the
+    /// present weights.
+    pub fn begin_again(&mut self, total_steps: u64) {
+        self.total_steps = total_steps;
+        self.steps = 0;
+        self.moments.clear();
+    }
+
     pub(crate) fn skip_first_step_check(&mut self, skip: bool) {
         self.checked = skip;
+    }
+
+    /// Reads the schedules at `step` of `total` until the next call, however many optimizer steps that takes: for algorithms
+    /// whose rate moves once an iteration.
+    ///
+    /// Not part of what [`save`](Self::save) writes: whoever holds the schedules does so before each step.
+    pub fn hold_schedule(&mut self, step: u64, total: u64) {
+        self.held = Some((step, total));
     }
 
     /// How many optimizer steps were taken.
@@ -154,16 +173,16 @@ impl<M: Module> Learner<M> {
         metrics.set("loss", gradients.loss / gradients.weight);
         metrics.set("count", gradients.weight);
         metrics.set("grad_norm", norm);
-        metrics.set("lr", self.config.learning_rate_at(self.steps, self.total_steps));
+        let (step, total) = self.held.unwrap_or((self.steps, self.total_steps));
+        metrics.set("lr", self.config.learning_rate_at(step, total));
         for group in &self.config.groups {
-            let rate = self.config.group_learning_rate_at(group, self.steps, self.total_steps);
+            let rate = self.config.group_learning_rate_at(group, step, total);
             metrics.set(format!("lr/{}", group.name), rate);
         }
 
         let scale = clip_factor(norm, self.config.max_grad_norm.get()) / gradients.weight;
         let model = self.model.take().expect("the model is absent only inside `apply`");
         let (config, moments) = (&self.config, &mut self.moments);
-        let (step, total) = (self.steps, self.total_steps);
         let model = update_parameters(model, gradients.sums, |path, rank, parameter, gradient| {
             let rule = config.rule(path, rank, step, total);
             let (updated, new) = rule.update(parameter, gradient, scale, moments.remove(path));

@@ -2,9 +2,9 @@
 
 use align_core::masked::Shift;
 use align_core::{Critic, Frozen, advantages, masked};
+use align_models::choose_prompts;
 use align_ppo::estimate::estimate;
 use align_ppo::rewards::RunningMoments;
-use align_models::choose_prompts;
 use align_ppo::surrogate::ClipRange;
 use align_ppo::{Ppo, PpoConfig, Preset};
 use align_testkit::{BigramLm, assert_close};

@@ -156,6 +156,33 @@ fn a_group_has_its_own_rate_and_schedule_and_reports_them() {
 }
 
 #[test]
+fn a_held_schedule_moves_only_when_it_is_told_to() {
+    let mut slow = Group::new("trunk", &["first", "bias"]);
+    slow.schedule = Some(Schedule::Constant { warmup: 4 });
+    let line = Schedule::Linear { warmup: 0, floor: UnitInterval::literal(0.0) };
+    let config = OptimizerConfig { schedule: line, groups: vec![slow], ..brisk() };
+    let (mut held, mut free) = (learner(config.clone()), learner(config));
+    let mut rates = Vec::new();
+    for (step, total) in [(0, 2), (0, 2), (1, 2), (1, 2)] {
+        held.hold_schedule(step, total);
+        let metrics = held.step(&Squares, &[rows()]).unwrap();
+        rates.push((metrics.get("lr").unwrap(), metrics.get("lr/trunk").unwrap()));
+    }
+    // Half of the line from 0.1 to 0 is left at step 1 of 2; the warm-up is at 1/4, then 2/4.
+    assert_eq!(rates, [(0.1, 0.025), (0.1, 0.025), (0.05, 0.05), (0.05, 0.05)]);
+    assert_eq!(held.steps(), 4, "optimizer steps are counted all the same");
+    // What is held stays until the next call, and it is the rate that is taken, not only reported.
+    free.hold_schedule(0, 2);
+    (0..2).for_each(|_| drop(free.step(&Squares, &[rows()]).unwrap()));
+    free.hold_schedule(1, 2);
+    (0..2).for_each(|_| drop(free.step(&Squares, &[rows()]).unwrap()));
+    assert_eq!(bits(held.model()), bits(free.model()));
+    let mut elsewhere = learner(held.config().clone());
+    (0..4).for_each(|_| drop(elsewhere.step(&Squares, &[rows()]).unwrap()));
+    assert_ne!(bits(held.model()), bits(elsewhere.model()));
+}
+
+#[test]
 fn where_groups_overlap_the_last_one_holds() {
     let mut first = Group::new("all", &["first", "bias", "second"]);
     first.learning_rate_factor = NonNegative::literal(0.0);
