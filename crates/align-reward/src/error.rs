@@ -60,3 +60,11 @@ pub enum RewardError {
         n_max: usize,
     },
 }
+
+/// An error and what is behind it, for whoever takes a text only.
+pub(crate) fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

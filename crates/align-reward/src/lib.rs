@@ -13,6 +13,9 @@
 //! | rewards made of rewards | [`Scaled`], [`Clipped`], [`LengthPenalized`], [`StopRequired`], [`WeightedSum`] |
 //! | a reward model with a tokenizer of its own | [`Retokenized`] |
 //! | a reward that a server computes (feature `http`) | `RemoteReward` |
+//! | a model that reads two answers at once, and as a folder | [`Pairwise`], [`PairForm`], [`PairwiseManifest`] |
+//! | an oracle whose answers are kept in a file | [`Recorded`] |
+//! | a language model that judges over HTTP (feature `http`) | `RemoteJudge` |
 //! | microbatches, wrong labels on purpose | [`microbatches`], [`LabelFlips`] |
 //!
 //! # Examples
@@ -41,11 +44,18 @@ mod ensemble;
 mod error;
 mod evaluate;
 mod folder;
+#[cfg(feature = "http")]
+mod http;
 mod normalize;
 pub mod overoptimization;
 mod pairs;
+mod pairwise;
+mod pairwise_folder;
+mod recorded;
 #[cfg(feature = "http")]
 mod remote;
+#[cfg(feature = "http")]
+mod remote_judge;
 mod retokenized;
 mod scorer;
 mod shape;
@@ -56,10 +66,17 @@ pub use ensemble::{Disagreement, Ensemble, MemberScores, Members};
 pub use error::RewardError;
 pub use evaluate::{PairReport, compare, evaluate_pairs, finite_scores};
 pub use folder::{EnsembleError, LabelNoise, Manifest, Member};
+#[cfg(feature = "http")]
+pub use http::RemoteError;
 pub use normalize::{Normalized, ReferenceScores, Target};
 pub use pairs::{LabelFlips, microbatches};
+pub use pairwise::{PairForm, Pairwise};
+pub use pairwise_folder::{PairwiseError, PairwiseManifest};
+pub use recorded::{RecordError, Recorded};
 #[cfg(feature = "http")]
-pub use remote::{RemoteConfig, RemoteError, RemoteReward, RequestForm};
+pub use remote::{RemoteConfig, RemoteReward, RequestForm};
+#[cfg(feature = "http")]
+pub use remote_judge::{RemoteJudge, RemoteJudgeConfig};
 pub use retokenized::{OwnTokens, Retokenized};
 pub use scorer::{Judge, Scorer};
 pub use shape::{Clipped, LengthPenalized, NoStop, Scaled, StopRequired, WeightedSum};

@@ -29,6 +29,24 @@ pub fn microbatches(pairs: &PreferencePairs, size: usize) -> Vec<PreferencePairs
         .collect()
 }
 
+/// The prompts that two answers share, row by row.
+///
+/// # Panics
+/// If a row's two prompts differ, or the sides have different numbers of rows.
+#[track_caller]
+pub(crate) fn shared_prompts(function: &str, first: &Completions, second: &Completions) -> Vec<Vec<u32>> {
+    let (prompts, others) = (first.prompt.rows(), second.prompt.rows());
+    let [expected, found] = [prompts.len(), others.len()];
+    assert!(
+        expected == found,
+        "{function}: {expected} first answers and {found} second ones, expected as many"
+    );
+    for (row, (prompt, other)) in prompts.iter().zip(&others).enumerate() {
+        assert!(prompt == other, "{function}: the prompts of row {row} differ: {prompt:?} and {other:?}");
+    }
+    prompts
+}
+
 /// Which labels were made wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LabelFlips {

@@ -1,13 +1,15 @@
 //! A reward that a server computes.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use align_core::{Completions, Reward};
 use align_models::Detokenize;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use crate::error::with_source;
+use crate::http::{Patience, RemoteError, Server};
 
 /// What a server is asked and how it answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,46 +83,9 @@ impl RemoteConfig {
     }
 }
 
-/// Why a server gave no scores.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RemoteError {
-    /// It could not be asked, or did not answer in time.
-    #[error("{url} gave no answer in {attempts} attempts")]
-    NoAnswer {
-        /// The address.
-        url: String,
-        /// How often it was asked.
-        attempts: u32,
-        /// What went wrong the last time.
-        #[source]
-        source: Box<ureq::Error>,
-    },
-    /// It answered with an error.
-    #[error("{url} answered with status {status}, expected 200; it says {body:?}")]
-    Status {
-        /// The address.
-        url: String,
-        /// The status.
-        status: u16,
-        /// The beginning of its answer.
-        body: String,
-    },
-    /// Its answer has no scores where they were looked for.
-    #[error("{url} answered {found:?}, expected {expected}")]
-    Form {
-        /// The address.
-        url: String,
-        /// What was looked for.
-        expected: String,
-        /// The beginning of its answer.
-        found: String,
-    },
-}
-
 /// A reward model behind HTTP, as OpenRLHF and vLLM serve them. Completions go there as text.
 pub struct RemoteReward {
-    agent: ureq::Agent,
+    server: Server,
     config: RemoteConfig,
     text: Box<dyn Detokenize>,
     failure: Mutex<Option<RemoteError>>,
@@ -129,13 +94,13 @@ pub struct RemoteReward {
 impl RemoteReward {
     /// A reward that asks a server; `text` turns tokens into the text it reads, with whatever marks the turns.
     pub fn new(config: RemoteConfig, text: impl Detokenize + 'static) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs_f64(config.timeout_s.max(0.001))))
-            // A status is looked at, not thrown.
-            .http_status_as_error(false)
-            .build()
-            .into();
-        Self { agent, config, text: Box::new(text), failure: Mutex::new(None) }
+        let patience = Patience {
+            timeout_s: config.timeout_s.max(0.001),
+            retries: config.retries,
+            wait_s: config.wait_s.max(0.0),
+        };
+        let server = Server::new(&config.url, patience);
+        Self { server, config, text: Box::new(text), failure: Mutex::new(None) }
     }
 
     /// The scores of all rows, in order.
@@ -162,7 +127,7 @@ impl RemoteReward {
                     json!({ "model": model, "input": texts })
                 }
             };
-            scores.extend(self.read(&self.ask(&request)?, texts.len())?);
+            scores.extend(self.read(&self.server.ask(&request)?, texts.len())?);
         }
         Ok(scores)
     }
@@ -170,35 +135,6 @@ impl RemoteReward {
     /// Why rows of an earlier batch scored NaN; the last reason since this was asked.
     pub fn take_error(&self) -> Option<RemoteError> {
         self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
-    }
-
-    /// Asks until there is an answer worth reading.
-    fn ask(&self, request: &Value) -> Result<String, RemoteError> {
-        let url = &self.config.url;
-        let mut wait = self.config.wait_s.max(0.0);
-        for attempt in 0.. {
-            let is_last = attempt >= self.config.retries;
-            match self.agent.post(url).send_json(request).and_then(|mut answer| {
-                let status = answer.status().as_u16();
-                Ok((status, answer.body_mut().read_to_string()?))
-            }) {
-                Ok((200, body)) => return Ok(body),
-                Ok((status, body)) => {
-                    let may_pass = status == 408 || status == 429 || status >= 500;
-                    if is_last || !may_pass {
-                        return Err(RemoteError::Status { url: url.clone(), status, body: beginning(&body) });
-                    }
-                }
-                Err(source) if is_last => {
-                    let (url, attempts) = (url.clone(), attempt + 1);
-                    return Err(RemoteError::NoAnswer { url, attempts, source: Box::new(source) });
-                }
-                Err(_) => {}
-            }
-            std::thread::sleep(Duration::from_secs_f64(wait));
-            wait *= 2.0;
-        }
-        unreachable!("the last attempt returns")
     }
 
     /// Finds the scores in an answer.
@@ -215,11 +151,9 @@ impl RemoteReward {
                 }
             },
         };
-        numbers.filter(|numbers| numbers.len() == count).ok_or_else(|| RemoteError::Form {
-            url: self.config.url.clone(),
-            expected: format!("{count} numbers in {place}"),
-            found: beginning(body),
-        })
+        numbers
+            .filter(|numbers| numbers.len() == count)
+            .ok_or_else(|| self.server.other_form(format!("{count} numbers in {place}"), body))
     }
 }
 
@@ -236,12 +170,7 @@ impl Reward for RemoteReward {
     }
 
     fn take_failure(&self) -> Option<String> {
-        use std::error::Error as _;
-        let error = self.take_error()?;
-        Some(match error.source() {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        })
+        self.take_error().map(|error| with_source(&error))
     }
 }
 
@@ -269,9 +198,4 @@ fn by_index(answer: &Value, score: impl Fn(&Value) -> Option<f64>) -> Option<Vec
     // Each index once.
     let complete = rows.iter().enumerate().all(|(at, (index, _))| at as u64 == *index);
     complete.then(|| rows.into_iter().map(|(_, score)| score).collect())
-}
-
-/// Enough of an answer to recognise it.
-fn beginning(body: &str) -> String {
-    body.chars().take(200).collect()
 }

@@ -1,81 +1,27 @@
 //! A reward behind HTTP, against a server on loopback.
 #![cfg(feature = "http")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+mod support;
+
+use std::net::TcpListener;
 
 use align_core::{Completions, Reward};
 use align_reward::{Clipped, RemoteConfig, RemoteError, RemoteReward, RequestForm};
 use align_testkit::device;
 use serde_json::{Value, json};
-
-/// Answers requests one after the other, as `answer` says from the number of the request and its body; keeps the bodies.
-struct Server {
-    url: String,
-    seen: Arc<Mutex<Vec<Value>>>,
-}
+use support::Server;
 
 impl Server {
-    fn start(answer: impl Fn(usize, &Value) -> (u16, String) + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/get_reward", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let kept = seen.clone();
-        // The thread ends with the test's process.
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let Some(body) = read(&stream) else { continue };
-                let (status, text) = answer(kept.lock().unwrap().len(), &body);
-                kept.lock().unwrap().push(body);
-                if status == 0 {
-                    continue; // hang up without an answer
-                }
-                let mut stream = stream;
-                let head = format!(
-                    "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                    text.len()
-                );
-                let _ = stream.write_all(format!("{head}{text}").as_bytes());
-            }
-        });
-        Self { url, seen }
-    }
-
     fn reward(&self, form: RequestForm) -> RemoteReward {
         let config = RemoteConfig {
             batch: 2,
             retries: 2,
             wait_s: 0.001,
             timeout_s: 5.0,
-            ..RemoteConfig::new(&self.url, form)
+            ..RemoteConfig::new(self.address("/get_reward"), form)
         };
         RemoteReward::new(config, |ids: &[u32]| ids.iter().map(|id| format!("<{id}>")).collect())
     }
-
-    fn requests(&self) -> Vec<Value> {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-fn read(stream: &TcpStream) -> Option<Value> {
-    let mut reader = BufReader::new(stream);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse().ok()?;
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    serde_json::from_slice(&body).ok()
 }
 
 fn three() -> Completions {
@@ -190,7 +136,7 @@ fn a_server_that_is_too_slow_is_given_up() {
     let config = RemoteConfig {
         timeout_s: 0.05,
         retries: 0,
-        ..RemoteConfig::new(&slow.url, RequestForm::OpenRlhf {})
+        ..RemoteConfig::new(slow.address("/"), RequestForm::OpenRlhf {})
     };
     let error = RemoteReward::new(config, |_: &[u32]| String::new()).try_score(&three()).unwrap_err();
     assert!(matches!(error, RemoteError::NoAnswer { attempts: 1, .. }), "{error}");
