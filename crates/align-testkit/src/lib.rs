@@ -9,7 +9,7 @@
 //! | gradients against finite differences | [`gradcheck`] |
 //! | proptest strategies | [`strategies`] |
 //! | sampling statistics | [`statistics`] |
-//! | the task on which SALSA's claim is checked | [`salsa_task`] |
+//! | the task on which the claims of SALSA and SuperHF are checked | [`salsa_task`] |
 //! | reference tensors and shared data | [`fixtures`], [`shared`] |
 
 mod assert;

@@ -1,10 +1,10 @@
-//! The small task on which the claim of SALSA is checked: copy a pattern of three tokens, eight tokens long.
+//! The small task on which the claims of SALSA and SuperHF are checked: copy a pattern of three tokens, eight tokens long.
 //!
 //! Vocabulary 16, token 0 for "begin". A prompt is three tokens out of 1..=15; the gold reward of a response is the share of
 //! positions t with `y_t = x_{t mod 3}`. A demonstrator is right with probability p and otherwise uniform on 1..=15.
 //!
 //! # Source
-//! Specification of SALSA, section 7, tier 1.
+//! Specification of SALSA, section 7, tier 1; with the proxy that can be hacked, that of SuperHF, section 7, tier 1.
 
 use std::path::Path;
 
@@ -211,6 +211,28 @@ fn gold(prompt: &[u32], response: &[u32]) -> f64 {
     right as f64 / RESPONSE as f64
 }
 
+/// A proxy that can be hacked: gold plus `bonus` times the share of tokens that are 15.
+///
+/// From `bonus` above 14/15 on, a response of nothing but 15 scores more than the right one.
+#[derive(Clone, Copy, Debug)]
+pub struct Hackable {
+    /// h.
+    pub bonus: f64,
+}
+
+impl Reward for Hackable {
+    fn score(&self, completions: &Completions) -> Tensor<1> {
+        let (prompts, responses) = (completions.prompt.rows(), completions.response.rows());
+        let score = |(x, y): (&Vec<u32>, &Vec<u32>)| {
+            let hacked = y.iter().filter(|token| **token == VOCABULARY as u32 - 1).count();
+            (gold(x, y) + self.bonus * hacked as f64 / RESPONSE as f64) as f32
+        };
+        let scores: Vec<f32> = prompts.iter().zip(&responses).map(score).collect();
+        let device = completions.response.ids.device();
+        Tensor::from_data(TensorData::new(scores, [prompts.len()]), &device)
+    }
+}
+
 /// What the harness measures from final weights, never from a trainer's log.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluated {
@@ -225,15 +247,36 @@ pub struct Evaluated {
 /// # Panics
 /// Never, for nets on the plain device.
 pub fn evaluate(policy: &PatternNet, from: &PatternNet, draws: &Draws, count: usize) -> Evaluated {
-    let mut rows = prompts(&draws.child(1), count);
     let mut kl = 0.0;
+    let rows = respond(policy, draws, count, |states, p| {
+        let q = log_probs(from, states);
+        kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+    });
+    let total: f64 = rows.iter().map(|row| gold(&row[..PROMPT], &row[PROMPT..])).sum();
+    Evaluated { gold: total / count as f64, kl: kl / count as f64 }
+}
+
+/// Those very prompts and responses, to be measured by something else.
+///
+/// # Panics
+/// Never, for nets on the plain device.
+pub fn answers(policy: &PatternNet, draws: &Draws, count: usize) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
+    let rows = respond(policy, draws, count, |_, _| ());
+    rows.into_iter().map(|row| (row[..PROMPT].to_vec(), row[PROMPT..].to_vec())).unzip()
+}
+
+/// Prompts continued by draws; `watch` sees the states before each token and the log-probabilities there.
+fn respond(
+    policy: &PatternNet,
+    draws: &Draws,
+    count: usize,
+    mut watch: impl FnMut(&[State], &[f64]),
+) -> Vec<Vec<u32>> {
+    let mut rows = prompts(&draws.child(1), count);
     for t in 0..RESPONSE {
         let states: Vec<State> = rows.iter().map(|row| State::after(row, row.len())).collect();
-        let log_probs = |net: &PatternNet| -> Vec<f64> {
-            log_softmax(net.scores(&states), 1).into_data().iter::<f64>().collect()
-        };
-        let (p, q) = (log_probs(policy), log_probs(from));
-        kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+        let p = log_probs(policy, &states);
+        watch(&states, &p);
         for (index, row) in rows.iter_mut().enumerate() {
             let uniform = draws.token(Purpose::Evaluate, 0, index as u64, 0, t as u32);
             let mut mass = 0.0;
@@ -244,6 +287,10 @@ pub fn evaluate(policy: &PatternNet, from: &PatternNet, draws: &Draws, count: us
             row.push((inside.count() as u32).min(VOCABULARY as u32 - 1));
         }
     }
-    let total: f64 = rows.iter().map(|row| gold(&row[..PROMPT], &row[PROMPT..])).sum();
-    Evaluated { gold: total / count as f64, kl: kl / count as f64 }
+    rows
+}
+
+/// `[N, 16]`, row by row.
+fn log_probs(net: &PatternNet, states: &[State]) -> Vec<f64> {
+    log_softmax(net.scores(states), 1).into_data().iter::<f64>().collect()
 }
