@@ -19,8 +19,10 @@
 //! Everything is a pure function of the world's seed and the call's: row i of a call does not depend on how many rows
 //! were asked for. Prompts are held out by a hash, so that no call for training ever gives a held-out prompt.
 
+mod cyclic;
 mod demonstrator;
 mod gold;
+mod pattern;
 mod request;
 mod reward;
 mod traps;
@@ -32,7 +34,9 @@ use align_core::draws::{Draws, Purpose};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
 
-pub use self::{gold::Gold, reward::GoldReward, traps::TrapWorld};
+pub use self::{
+    cyclic::CyclicWorld, gold::Gold, pattern::PatternWorld, reward::GoldReward, traps::TrapWorld,
+};
 use self::{request::Request, words::vocabulary};
 use crate::{
     rows::{DemonstrationRow, Dialogue, PreferenceRow},

@@ -17,9 +17,8 @@ use std::path::Path;
 use align_core::draws::{Draws, Purpose};
 use align_core::{Completions, Reward};
 use burn::tensor::{Tensor, TensorData};
-use serde_json::{Value, json};
 
-use super::words::{SPECIALS, tokenizer_json};
+use super::words::{SPECIALS, write_plain_tokenizer};
 
 /// How many words a text is made of.
 const WORDS: usize = 40;
@@ -160,18 +159,10 @@ impl TrapWorld {
     /// # Errors
     /// When the folder cannot be written.
     pub fn write_tokenizer(folder: &Path) -> std::io::Result<()> {
-        std::fs::create_dir_all(folder)?;
         let words: Vec<String> =
             (0..WORDS).map(word_of).chain((0..PROMPTS).map(|index| format!("q{index}"))).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let pretty = |value: &Value| format!("{value:#}\n");
-        std::fs::write(folder.join("tokenizer.json"), pretty(&tokenizer_json(&words)))?;
-        let [bos, pad, unk, _, _, end] = SPECIALS;
-        let config = json!({
-            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": end, "pad_token": pad,
-            "unk_token": unk, "clean_up_tokenization_spaces": false, "model_max_length": 32,
-        });
-        std::fs::write(folder.join("tokenizer_config.json"), pretty(&config))
+        write_plain_tokenizer(folder, &words, 32)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The words of the world and the tokenizer over them.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 /// What can be asked for: a verb and its object.
@@ -91,4 +93,16 @@ pub(super) fn tokenizer_config() -> Value {
         "pad_token": "<|pad|>", "unk_token": "<|unk|>", "clean_up_tokenization_spaces": false,
         "model_max_length": 128, "chat_template": TEMPLATE,
     })
+}
+
+/// Writes the two files of a tokenizer without a dialogue's form, a token a word.
+pub(super) fn write_plain_tokenizer(folder: &Path, words: &[&str], longest: usize) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("tokenizer.json"), format!("{:#}\n", tokenizer_json(words)))?;
+    let [bos, pad, unk, _, _, end] = SPECIALS;
+    let config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": end, "pad_token": pad,
+        "unk_token": unk, "clean_up_tokenization_spaces": false, "model_max_length": longest,
+    });
+    std::fs::write(folder.join("tokenizer_config.json"), format!("{config:#}\n"))
 }
