@@ -37,6 +37,18 @@ pub(crate) enum Command {
     /// Align a policy with PPO; with a soup as its reference this is SALSA
     #[command(after_help = help::PPO)]
     Ppo(RecipeArgs),
+    /// Train on preference pairs directly: DPO, IPO, SimPO and their relatives; KTO on rated answers
+    #[command(after_help = help::DPO)]
+    Dpo(RecipeArgs),
+    /// Play against oneself on a preference oracle, towards an equilibrium: INPO, SPPO, Nash-MD
+    #[command(after_help = help::NASH)]
+    Nash(RecipeArgs),
+    /// Learn from fresh answers that an oracle compares: online DPO, XPO
+    #[command(after_help = help::ONLINE)]
+    Online(RecipeArgs),
+    /// Filter answers by a reward and fine-tune on the best, with a KL prior
+    #[command(after_help = help::SUPERHF)]
+    Superhf(RecipeArgs),
     /// Average the weights of checkpoints, tensor by tensor from disk
     #[command(after_help = help::SOUP)]
     Soup(SoupArgs),

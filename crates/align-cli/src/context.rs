@@ -50,9 +50,14 @@ impl Context {
         self.device.clone().autodiff()
     }
 
+    /// Whether this was not said before; it counts as said now.
+    pub(crate) fn is_new(&self, message: &str) -> bool {
+        self.said.lock().is_ok_and(|mut said| said.insert(message.to_owned()))
+    }
+
     /// Prints a heading with its list; of what another stage has said already, the heading alone.
     pub(crate) fn say_once(&self, message: &str) {
-        let new = self.said.lock().is_ok_and(|mut said| said.insert(message.to_owned()));
+        let new = self.is_new(message);
         match message.lines().next() {
             Some(heading) if !new => eprintln!("{heading} (listed above)"),
             _ => eprintln!("{message}"),

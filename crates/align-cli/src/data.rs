@@ -19,7 +19,7 @@ pub(crate) struct Rows<T> {
     pub(crate) path: PathBuf,
     /// The side the recipe names.
     pub(crate) rows: Vec<Numbered<T>>,
-    /// What is held out of it.
+    /// The other side, for evaluation.
     pub(crate) held_out: Vec<Numbered<T>>,
     /// Whether rows that cannot be used are passed over.
     skip_bad_rows: bool,
@@ -51,7 +51,7 @@ pub(crate) fn rows<T: FromRow>(config: &DataConfig, context: &Context) -> Result
     );
     let (rows, held_out) = match config.split {
         Side::Train => (split.train, split.held_out),
-        Side::HeldOut => (split.held_out, Vec::new()),
+        Side::HeldOut => (split.held_out, split.train),
     };
     if rows.is_empty() {
         bail!(
@@ -77,11 +77,39 @@ pub(crate) struct Prompts {
 /// Reads and encodes prompts.
 pub(crate) fn prompts(config: &DataConfig, encoder: &Encoder, context: &Context) -> Result<Prompts> {
     let rows = rows::<PromptRow>(config, context)?;
-    let encoded = rows.encode("prompts", encoder, |encoder, row| {
-        Ok((encoder.encode_prompt(&row.prompt)?, row.prompt.clone()))
-    })?;
-    let (ids, dialogues) = encoded.into_iter().unzip();
-    Ok(Prompts { path: rows.path, ids, dialogues })
+    Ok(Prompts::of(&rows, rows.encode("prompts", encoder, encode_prompt)?))
+}
+
+/// A prompt's tokens and its words.
+fn encode_prompt(encoder: &Encoder, row: &PromptRow) -> Result<(Vec<u32>, Dialogue), EncodeError> {
+    Ok((encoder.encode_prompt(&row.prompt)?, row.prompt.clone()))
+}
+
+/// Reads and encodes prompts, and those on the other side of the split, of which there may be none.
+pub(crate) fn split_prompts(
+    config: &DataConfig,
+    encoder: &Encoder,
+    context: &Context,
+) -> Result<(Prompts, Prompts)> {
+    let rows = rows::<PromptRow>(config, context)?;
+    let one = Prompts::of(&rows, rows.encode("prompts", encoder, encode_prompt)?);
+    Ok((one, Prompts::of(&rows, rows.encode_held_out("prompts", encoder, encode_prompt)?)))
+}
+
+impl Prompts {
+    fn of(rows: &Rows<PromptRow>, encoded: Vec<(Vec<u32>, Dialogue)>) -> Self {
+        let (ids, dialogues) = encoded.into_iter().unzip();
+        Self { path: rows.path.clone(), ids, dialogues }
+    }
+
+    /// These and others, for whoever has to know them all.
+    pub(crate) fn and(&self, others: &Self) -> Self {
+        Self {
+            path: self.path.clone(),
+            ids: [self.ids.as_slice(), &others.ids].concat(),
+            dialogues: [self.dialogues.as_slice(), &others.dialogues].concat(),
+        }
+    }
 }
 
 /// How a data table's file is read.

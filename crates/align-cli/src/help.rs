@@ -47,6 +47,40 @@ Examples:
   align ppo my-ppo.toml ppo.preset=openrlhf ppo.kl_coef=0.02 seeds=[0,1,2]
   align ppo my-ppo.toml --resume";
 
+pub(crate) const DPO: &str = "\
+Rows: `chosen` and `rejected`, with `prompt` or the prompt inside; with a table `[kto]`, `prompt`, `completion` and `label`.
+`[loss] kind`: dpo, robust, ipo, hinge, simpo, sppo. The reference is the model itself unless `reference` names another; its
+log-probabilities are computed once.
+
+Examples:
+  align dpo dpo model=runs/sft/model data.path=pairs.jsonl data.held_out=0.1 output_dir=runs/dpo
+  align dpo my-dpo.toml loss.kind=ipo loss.beta=0.05 lora.rank=16";
+
+pub(crate) const NASH: &str = "\
+`[oracle] kind`: reward (a reward model, ensemble or server), pairwise (trained by `align reward` with pairwise = true),
+http (a judge in OpenAI's form), mixture, recorded, world. `[self_play.method] kind`: inpo, sppo, nash_md, dpo. What is held out
+of the prompts serves for win rates against the reference and against earlier policies.
+
+Examples:
+  align nash nash policy=runs/sft/model oracle.model=runs/pairwise/model prompts.path=prompts.jsonl
+  align nash my-nash.toml self_play.method.eta=0.01 self_play.iterations=5
+  align nash my-nash.toml --resume";
+
+pub(crate) const ONLINE: &str = "\
+As `align nash`, with the losses of online training: `[self_play.method] kind` is dpo (with any `loss`), xpo or nash_md. With
+`prompts_per_iteration` as large as `minibatch` every optimiser step has fresh answers.
+
+Example:
+  align online online policy=runs/sft/model oracle.model=runs/reward/model prompts.path=prompts.jsonl";
+
+pub(crate) const SUPERHF: &str = "\
+Every group draws `superbatch_size` answers a prompt, keeps the best by the reward and takes supervised steps on them; a KL
+term holds the policy to its start. `superhf/similarity` (METEOR between answers to different prompts) tells collapse.
+
+Examples:
+  align superhf superhf policy=runs/sft/model reward=runs/reward/model prompts.path=prompts.jsonl
+  align superhf my-superhf.toml superhf.kl_coef=0.5 superhf.superbatch_size=8";
+
 pub(crate) const SOUP: &str = "\
 Models of one architecture, tokenizer and ancestor; sums are in f64 whatever the files hold. Memory stays small at any size.
 

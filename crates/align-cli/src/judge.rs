@@ -9,7 +9,8 @@ use align_data::rows::Dialogue;
 use align_data::tokenizer::SpecialTokens;
 use align_models::{RewardModel, SharedRewardModels};
 use align_reward::{
-    Aggregate, Ensemble, Manifest, OwnTokens, RemoteConfig, RemoteReward, RequestForm, Retokenized,
+    Aggregate, Ensemble, Manifest, OwnTokens, PairwiseManifest, RemoteConfig, RemoteReward, RequestForm,
+    Retokenized,
 };
 use anyhow::{Context as _, Result, bail};
 use burn::tensor::{Device, Tensor};
@@ -29,11 +30,20 @@ pub(crate) enum Judge {
     Remote(RemoteReward),
     /// A model or ensemble that reads other tokens than the policy.
     Foreign(Box<dyn Reward>),
+    /// A generated world's own.
+    World(Box<dyn Reward>),
 }
 
 impl Judge {
     /// Opens a folder; `aggregate` takes the place of an ensemble's own.
     pub(crate) fn open(folder: &Path, device: &Device, aggregate: Option<Aggregate>) -> Result<Self> {
+        if PairwiseManifest::read(folder)?.is_some() {
+            bail!(
+                "{} holds a pairwise preference model: it compares two answers and gives none a score; use it as an oracle of kind \
+                 \"pairwise\"",
+                folder.display()
+            );
+        }
         match (Manifest::read(folder)?, aggregate) {
             (Some(manifest), _) => {
                 let _working = working(&format!("loading {}", folder.display()));
@@ -52,7 +62,7 @@ impl Judge {
         }
     }
 
-    /// A model or ensemble by path, or a server by its address, whom completions are sent to as `encoder` reads them.
+    /// A model or ensemble by path, a world, or a server by its address, whom completions are sent to as `encoder` reads them.
     ///
     /// A model with another tokenizer judges the words of the completions, asked through its own template.
     pub(crate) fn find(
@@ -70,6 +80,12 @@ impl Judge {
             // With the marks of turns, as OpenRLHF sends it.
             let text = move |ids: &[u32]| tokenizer.decode(ids, SpecialTokens::Keep).unwrap_or_default();
             return Ok(Self::Remote(RemoteReward::new(config, text)));
+        }
+        if let Some(world) = gold_of(&context.path(reference)?)? {
+            if let Some(aggregate) = aggregate {
+                bail!("`aggregate` ({}) needs an ensemble, found the world {reference}", aggregate.label());
+            }
+            return Ok(Self::World(world));
         }
         let folder = context.model(reference)?;
         let judge = Self::open(&folder, &context.device, aggregate)
@@ -100,7 +116,7 @@ impl Judge {
         match self {
             Self::One(model) => Some(model),
             Self::Many(ensemble) => Some(&ensemble.members().members()[0]),
-            Self::Remote(_) | Self::Foreign(_) => None,
+            Self::Remote(_) | Self::Foreign(_) | Self::World(_) => None,
         }
     }
 
@@ -111,6 +127,7 @@ impl Judge {
             Self::Many(ensemble) => ensemble,
             Self::Remote(remote) => remote,
             Self::Foreign(foreign) => foreign,
+            Self::World(world) => world,
         }
     }
 }
@@ -129,7 +146,7 @@ impl Reward for Judge {
     }
 }
 
-/// A judge that may be a world: for gold rewards and evaluations.
+/// A judge of whatever kind, as a reward.
 pub(crate) fn judge(
     reference: &str,
     aggregate: Option<Aggregate>,
@@ -137,11 +154,6 @@ pub(crate) fn judge(
     prompts: &Prompts,
     context: &Context,
 ) -> Result<Box<dyn Reward>> {
-    if server(reference)?.is_none()
-        && let Some(gold) = gold_of(&context.path(reference)?)?
-    {
-        return Ok(gold);
-    }
     Ok(Box::new(Judge::find(reference, aggregate, encoder, prompts, context)?))
 }
 

@@ -9,6 +9,7 @@ mod drive;
 mod help;
 mod interrupt;
 mod judge;
+mod oracle;
 mod progress;
 mod recipe;
 mod report;

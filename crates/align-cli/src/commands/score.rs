@@ -5,7 +5,7 @@ use align_data::encode::{EncodeOptions, Encoder};
 use align_data::read::{ReadOptions, read_rows};
 use align_data::rows::{DemonstrationRow, Dialogue, FromRow, PreferenceRow, RowProblem};
 use align_models::RewardModel;
-use align_reward::Manifest;
+use align_reward::{Manifest, PairwiseManifest};
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
@@ -46,7 +46,10 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
             RewardModel::from_pretrained_adapted(&folder, adapter, &device, dtype)
                 .with_context(|| cannot_load_adapters(adapter))?,
         )),
-        None if Manifest::read(&folder)?.is_some() => Judge::open(&folder, &device, None)?,
+        // `open` says what a pairwise model is for.
+        None if Manifest::read(&folder)?.is_some() || PairwiseManifest::read(&folder)?.is_some() => {
+            Judge::open(&folder, &device, None)?
+        }
         None => Judge::One(Box::new(reward_model_as(&folder, &device, dtype, None)?)),
     };
     let first = model.first().expect("a folder holds models");

@@ -3,9 +3,12 @@
 pub(crate) mod builtin;
 pub(crate) mod claims;
 pub(crate) mod parts;
+pub(crate) mod preference;
 pub(crate) mod source;
 pub(crate) mod stage;
+pub(crate) mod superhf;
 pub(crate) mod vary;
+pub(crate) mod worlds;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -35,7 +35,7 @@ pub(crate) enum Side {
     /// What is not held out; the held-out side serves as the evaluation of this stage.
     #[default]
     Train,
-    /// What is held out.
+    /// What is held out; the other side serves as the evaluation of a training.
     HeldOut,
 }
 
@@ -112,6 +112,7 @@ pub(crate) struct TrainingConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_steps: Option<u64>,
     /// Sequences (or pairs) of one optimiser step.
+    #[serde(deserialize_with = "at_least_one")]
     pub(crate) minibatch: usize,
     /// Sequences (or pairs) that go through the model at once; changes memory, not results.
     pub(crate) microbatch: usize,
@@ -124,6 +125,13 @@ pub(crate) struct TrainingConfig {
     /// Keep the best ones by a metric as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) best: Option<Best>,
+}
+
+fn at_least_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match usize::deserialize(deserializer)? {
+        0 => Err(serde::de::Error::custom("expected at least 1, found 0")),
+        count => Ok(count),
+    }
 }
 
 impl Default for TrainingConfig {

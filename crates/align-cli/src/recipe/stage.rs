@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use align_core::number::{NoiseRate, NonNegative, Positive, Probability};
-use align_data::synthetic::TrapWorld;
+use align_core::number::{NoiseRate, NonNegative, Positive};
 use align_models::{LoraConfig, SamplingConfig};
 use align_ppo::{Following, PpoConfig};
 use align_reward::Aggregate;
@@ -13,7 +12,10 @@ use toml::{Table, Value};
 
 use super::claims::ClaimsStage;
 use super::parts::{DataConfig, EncodeConfig, TrainingConfig, stage_reference};
+use super::preference::{DpoStage, SelfPlayStage};
 use super::source::{RecipeError, Source, nearest_of};
+use super::superhf::SuperHfStage;
+use super::worlds::{CyclicStage, PatternStage, TrapsStage, WorldStage};
 
 /// One step of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -36,6 +38,10 @@ pub(crate) enum StageKind {
     World(WorldStage),
     /// Generates the world of rare traps.
     Traps(TrapsStage),
+    /// Generates the world of circular preferences.
+    Cyclic(CyclicStage),
+    /// Generates the world with a cheap trick.
+    Pattern(PatternStage),
     /// Makes a model with fresh weights.
     Init(InitStage),
     /// Fine-tunes on demonstrations, or pretrains on text.
@@ -46,6 +52,14 @@ pub(crate) enum StageKind {
     Soup(SoupStage),
     /// Aligns a policy.
     Ppo(Box<PpoStage>),
+    /// Trains on preference pairs, or on rated answers, directly.
+    Dpo(Box<DpoStage>),
+    /// Self-play on a preference oracle, towards an equilibrium.
+    Nash(Box<SelfPlayStage>),
+    /// The same with the losses of online DPO and XPO.
+    Online(Box<SelfPlayStage>),
+    /// Filters answers by a reward and fine-tunes on the best.
+    Superhf(Box<SuperHfStage>),
     /// Evaluates models on prompts and compares them.
     Eval(EvalStage),
     /// Draws many answers and keeps the best.
@@ -57,8 +71,10 @@ pub(crate) enum StageKind {
 }
 
 /// The names of the kinds, for error messages.
-const KINDS: [&str; 11] =
-    ["world", "traps", "init", "sft", "reward", "soup", "ppo", "eval", "bon", "pairs", "claims"];
+const KINDS: [&str; 17] = [
+    "world", "traps", "cyclic", "pattern", "init", "sft", "reward", "soup", "ppo", "dpo", "nash", "online",
+    "superhf", "eval", "bon", "pairs", "claims",
+];
 
 impl Stage {
     /// Reads a stage whose `kind` decides its form.
@@ -93,11 +109,17 @@ impl Stage {
         let kind = match kind.as_str() {
             "world" => StageKind::World(source.deserialize_value(value, path)?),
             "traps" => StageKind::Traps(source.deserialize_value(value, path)?),
+            "cyclic" => StageKind::Cyclic(source.deserialize_value(value, path)?),
+            "pattern" => StageKind::Pattern(source.deserialize_value(value, path)?),
             "init" => StageKind::Init(source.deserialize_value(value, path)?),
             "sft" => StageKind::Sft(source.deserialize_value(value, path)?),
             "reward" => StageKind::Reward(Box::new(source.deserialize_value(value, path)?)),
             "soup" => StageKind::Soup(source.deserialize_value(value, path)?),
             "ppo" => StageKind::Ppo(Box::new(source.deserialize_value(value, path)?)),
+            "dpo" => StageKind::Dpo(Box::new(source.deserialize_value(value, path)?)),
+            "nash" => StageKind::Nash(Box::new(source.deserialize_value(value, path)?)),
+            "online" => StageKind::Online(Box::new(source.deserialize_value(value, path)?)),
+            "superhf" => StageKind::Superhf(Box::new(source.deserialize_value(value, path)?)),
             "eval" => StageKind::Eval(source.deserialize_value(value, path)?),
             "bon" => StageKind::Bon(Box::new(source.deserialize_value(value, path)?)),
             "pairs" => StageKind::Pairs(source.deserialize_value(value, path)?),
@@ -139,11 +161,17 @@ impl StageKind {
         match self {
             Self::World(_) => "world",
             Self::Traps(_) => "traps",
+            Self::Cyclic(_) => "cyclic",
+            Self::Pattern(_) => "pattern",
             Self::Init(_) => "init",
             Self::Sft(_) => "sft",
             Self::Reward(_) => "reward",
             Self::Soup(_) => "soup",
             Self::Ppo(_) => "ppo",
+            Self::Dpo(_) => "dpo",
+            Self::Nash(_) => "nash",
+            Self::Online(_) => "online",
+            Self::Superhf(_) => "superhf",
             Self::Eval(_) => "eval",
             Self::Bon(_) => "bon",
             Self::Pairs(_) => "pairs",
@@ -154,7 +182,7 @@ impl StageKind {
     /// Whether the stage's folder is that of one training, which makes it itself and keeps checkpoints in it.
     pub(crate) fn is_one_training(&self) -> bool {
         match self {
-            Self::Sft(_) => true,
+            Self::Sft(_) | Self::Dpo(_) | Self::Nash(_) | Self::Online(_) | Self::Superhf(_) => true,
             Self::Reward(reward) => reward.ensemble.is_none(),
             _ => false,
         }
@@ -176,49 +204,6 @@ fn collect_references(value: &Value, found: &mut Vec<String>) {
         Value::Table(table) => table.iter().for_each(|(_, value)| collect_references(value, found)),
         _ => {}
     }
-}
-
-/// The synthetic world of `align_data::synthetic`, written as files.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WorldStage {
-    /// Decides everything that is generated.
-    #[serde(default)]
-    pub(crate) seed: u64,
-    /// Texts to pretrain on.
-    pub(crate) pretraining: usize,
-    /// Demonstrations to fine-tune on.
-    pub(crate) demonstrations: usize,
-    /// How good the demonstrator is, from 0 to 1.
-    pub(crate) quality: Probability,
-    /// Labelled pairs.
-    pub(crate) preferences: usize,
-    /// The share of labels that are flipped.
-    pub(crate) label_noise: Probability,
-    /// Prompts to train on.
-    pub(crate) prompts: usize,
-    /// Prompts to evaluate on.
-    pub(crate) held_out_prompts: usize,
-}
-
-/// The world of rare traps, `align_data::synthetic::TrapWorld`, written as files.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TrapsStage {
-    /// Decides which words are good.
-    #[serde(default)]
-    pub(crate) seed: u64,
-    /// The probability of each of the 24 traps.
-    #[serde(default = "rarity")]
-    pub(crate) rarity: f64,
-    /// Texts to learn the language from.
-    pub(crate) demonstrations: usize,
-    /// Labelled pairs.
-    pub(crate) preferences: usize,
-}
-
-fn rarity() -> f64 {
-    TrapWorld::RARITY
 }
 
 /// A model with fresh weights.
@@ -299,6 +284,10 @@ pub(crate) struct RewardStage {
     /// Make labels wrong on purpose; the held-out side keeps its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) label_noise: Option<LabelNoiseConfig>,
+    /// Learn which of two answers is better from both of them together, instead of a score for each: preferences that are no
+    /// order can be learnt. The model serves as an oracle of kind "pairwise", and nowhere as a reward.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) pairwise: bool,
     /// Train several models that differ by their seed, to be read as one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ensemble: Option<EnsembleConfig>,
@@ -439,6 +428,9 @@ pub(crate) struct EvalStage {
     /// The reward that was meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gold: Option<String>,
+    /// The arm whose answers every arm's are compared with, prompt by prompt, by the gold reward (the proxy where there is none).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) against: Option<String>,
     /// Models the KL is measured to, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) anchors: BTreeMap<String, String>,

@@ -16,6 +16,13 @@ const CURVES: &[(&str, &str)] = &[
     ("accuracy", "accuracy on pairs"),
     ("objective/scores", "proxy reward"),
     ("gold/score", "gold reward (logged, never trained on)"),
+    ("nash/duality_gap", "duality gap, exact"),
+    ("nash/win_rate_vs_reference", "win rate against the reference, held-out prompts"),
+    ("nash/worst_win_rate", "worst win rate against reference and past policies"),
+    ("rewards/accuracies", "share of pairs in the right order"),
+    ("rewards/margins", "implicit reward: chosen minus rejected"),
+    ("nash/h_over_target", "how far a step went: h over its target"),
+    ("superhf/similarity", "METEOR between answers to different prompts"),
     ("objective/kl", "KL to the reference (nats a response)"),
     ("regularizer/sqrt_chi_squared", "√χ² of whole responses"),
     ("ensemble/mean", "mean of the reward's members"),
@@ -185,9 +192,11 @@ fn frontier(
 /// Curves per step: charts for every form of training and for everything that varies between stages.
 fn curves(runs: &[Run]) -> String {
     let mut out = String::new();
-    let reinforcement = |trace: &Trace| trace.series.contains_key("objective/scores");
+    let reinforcement = |trace: &Trace| {
+        ["objective/scores", "nash/h", "oracle/calls"].iter().any(|name| trace.series.contains_key(*name))
+    };
     for (heading, rl) in
-        [("Reinforcement learning, step by step", true), ("Supervised training, step by step", false)]
+        [("Learning from own answers, step by step", true), ("Learning from data, step by step", false)]
     {
         let mut groups: Vec<(&str, Vec<(String, &Trace)>)> = Vec::new();
         for run in runs {
@@ -211,7 +220,8 @@ fn curves(runs: &[Run]) -> String {
         let folded = groups.len() > 1;
         for (varied, traces) in &groups {
             let charts = step_charts(traces);
-            let _ = match folded {
+            // What does not vary is what the rest is held against: it stays open.
+            let _ = match folded && !varied.is_empty() {
                 true => write!(out, "<details><summary>{}</summary>{charts}</details>", escape(varied)),
                 false => write!(out, "{charts}"),
             };

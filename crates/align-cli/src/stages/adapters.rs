@@ -33,7 +33,7 @@ pub(super) fn check_without_dropout(config: &LoraConfig) -> anyhow::Result<()> {
     check(config)?;
     if config.dropout > 0.0 {
         bail!(
-            "`lora.dropout` is {}, expected 0: PPO compares a policy's probabilities with its own, and dropped inputs would \
+            "`lora.dropout` is {}, expected 0: a policy's probabilities are compared with others, and dropped inputs would \
              change them",
             config.dropout
         );

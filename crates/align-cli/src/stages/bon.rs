@@ -156,7 +156,7 @@ fn sample_scores(
     let sampling = sampling_for(&sample.sampling, &encoder);
     let choice = match &reward {
         Judge::Many(ensemble) => Some(ensemble.aggregate()),
-        Judge::One(_) | Judge::Remote(_) | Judge::Foreign(_) => None,
+        Judge::One(_) | Judge::Remote(_) | Judge::Foreign(_) | Judge::World(_) => None,
     };
     let selector = stage.aggregates.first().copied().or(choice).unwrap_or_default();
     let bench = Bench {

@@ -3,7 +3,7 @@
 //! Everything is computed from the final weights with draws of its own; nothing is taken from a trainer's log.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use align_core::draws::{Draws, Purpose};
 use align_core::log_probs::kl_exact;
@@ -12,6 +12,7 @@ use align_data::encode::Encoder;
 use align_models::{
     Event, GenerateOptions, Generated, Prompt, SamplingConfig, Transformer, generate_watched,
 };
+use align_superhf::meteor::Meteor;
 use anyhow::{Context as _, Result, bail};
 use burn::tensor::Tensor;
 use indicatif::ProgressBar;
@@ -52,7 +53,7 @@ pub(crate) struct ArmResult {
     pub(crate) arm: String,
     /// The seed of the run that made the model, if there were several.
     pub(crate) seed: Option<u64>,
-    /// Mean figures by name: `gold`, `reward`, `kl/<anchor>`, `length`, `stop_rate`, `entropy`.
+    /// Mean figures by name: `gold`, `reward`, `kl/<anchor>`, `length`, `stop_rate`, `entropy`, `similarity`, `win_rate`.
     pub(crate) means: BTreeMap<String, f64>,
     /// Their standard errors over prompts.
     pub(crate) errors: BTreeMap<String, f64>,
@@ -74,6 +75,7 @@ struct Bench<'a> {
     anchors: &'a [(String, Transformer)],
     reward: Option<&'a dyn Reward>,
     gold: Option<&'a dyn Reward>,
+    text: &'a dyn Fn(&[u32]) -> Result<String>,
     microbatch: usize,
     seed: u64,
     bar: &'a ProgressBar,
@@ -127,22 +129,35 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
         anchors: &anchors,
         reward: reward.as_deref(),
         gold: gold.as_deref(),
+        text: &|ids| Ok(encoder.decode(ids)?),
         microbatch: stage.microbatch.max(1),
         seed: stage.seed,
         bar: &bar,
     };
-    let mut results = Vec::new();
-    let mut shown: Vec<Sample> = Vec::new();
-    for (arm, seed, folder) in &arms {
+    let opponent = stage.against.as_deref().map(|against| opponent(against, stage, &arms)).transpose()?;
+    // The opponent first, so that every arm finds its figures.
+    let order = opponent.into_iter().chain((0..arms.len()).filter(|&at| Some(at) != opponent));
+    let mut all: BTreeMap<usize, Measured> = BTreeMap::new();
+    for at in order {
+        let (arm, _, folder) = &arms[at];
         context.check_interrupt()?;
         let model = transformer(folder, &context.device)?;
-        let measured = measure(&model, &bench, context)
+        let mut measured = measure(&model, &bench, context)
             .with_context(|| format!("cannot evaluate `{arm}` ({})", folder.display()))?;
+        if let Some(opponent) = opponent {
+            let won = won(&measured, all.get(&opponent).unwrap_or(&measured));
+            measured.figures.insert("win_rate".to_owned(), won);
+        }
+        all.insert(at, measured);
+    }
+    let mut results = Vec::new();
+    let mut shown: Vec<Sample> = Vec::new();
+    for ((arm, seed, _), measured) in arms.iter().zip(all.values()) {
         let first_of_arm = results.iter().all(|result: &ArmResult| &result.arm != arm);
         if first_of_arm {
-            show(&mut shown, arm, &measured, stage.show, &encoder)?;
+            show(&mut shown, arm, measured, stage.show, &encoder)?;
         }
-        results.push(summarize(arm, *seed, &measured));
+        results.push(summarize(arm, *seed, measured));
     }
     bar.finish_and_clear();
     let comparison = Comparison {
@@ -155,6 +170,31 @@ pub(super) fn run(name: &str, stage: &EvalStage, folder: &Path, context: &Contex
     write_json(&folder.join(RESULTS), &comparison)?;
     println!("\n{}", comparison.table());
     Ok(json!({ "arms": arms.len(), "prompts": prompts.ids.len() }))
+}
+
+/// Where the arm that others are compared with stands.
+fn opponent(against: &str, stage: &EvalStage, arms: &[(String, Option<u64>, PathBuf)]) -> Result<usize> {
+    if stage.gold.is_none() && stage.reward.is_none() {
+        bail!("`against` compares by `gold` or `reward`, expected one of them");
+    }
+    let found: Vec<usize> = (0..arms.len()).filter(|&at| arms[at].0 == against).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => bail!("`against` is {against:?}, expected one of `arms`"),
+        many => {
+            bail!("`against` is {against:?}, which has {} seeds, expected an arm of one model", many.len())
+        }
+    }
+}
+
+/// Of every prompt 1 if the answer is better than the opponent's, ½ if they are as good, else 0.
+fn won(measured: &Measured, opponent: &Measured) -> Vec<f64> {
+    let values = |of: &Measured| of.figures.get("gold").or_else(|| of.figures.get("reward")).cloned();
+    let both = values(measured).unwrap_or_default().into_iter().zip(values(opponent).unwrap_or_default());
+    both.map(|(own, other)| {
+        f64::midpoint(f64::from(u8::from(own > other)), f64::from(u8::from(own >= other)))
+    })
+    .collect()
 }
 
 fn measure(model: &Transformer, bench: &Bench<'_>, context: &Context) -> Result<Measured> {
@@ -198,7 +238,21 @@ fn measure(model: &Transformer, bench: &Bench<'_>, context: &Context) -> Result<
         add("entropy", sums.iter().zip(&lengths).map(|(sum, length)| sum / length).collect());
         bench.bar.inc(chunk.len() as u64);
     }
+    let similar = similarity(&rows, bench.text)?;
+    if !similar.is_empty() {
+        add("similarity", similar);
+    }
     Ok(Measured { figures, rows })
+}
+
+/// METEOR of every answer with the next one, to another prompt: near 0 for answers to what was asked, near 1 where one answer does
+/// for everything. Nothing with a single prompt.
+fn similarity(rows: &[Generated], text: &dyn Fn(&[u32]) -> Result<String>) -> Result<Vec<f64>> {
+    let texts: Vec<String> = rows.iter().map(|row| text(&row.response)).collect::<Result<_>>()?;
+    let next = rows.iter().zip(&texts).cycle().skip(1);
+    let meteor = Meteor::exact();
+    let pairs = rows.iter().zip(&texts).zip(next).filter(|((a, _), (b, _))| a.prompt != b.prompt);
+    Ok(pairs.map(|((_, a), (_, b))| meteor.similarity(a, b)).collect())
 }
 
 /// The scores that precede each response token, `[B, R, V]`.
@@ -260,11 +314,13 @@ impl Comparison {
 
     /// The figures in the table's order: names and headings.
     pub(crate) fn columns(&self) -> Vec<(String, String)> {
-        let mut columns =
-            vec![("gold".to_owned(), "gold".to_owned()), ("reward".to_owned(), "proxy".to_owned())];
+        let mut columns: Vec<_> = [("gold", "gold"), ("reward", "proxy"), ("win_rate", "won")]
+            .map(|(name, heading)| (name.to_owned(), heading.to_owned()))
+            .into();
         columns.extend(self.anchors.iter().map(|anchor| (format!("kl/{anchor}"), format!("KL to {anchor}"))));
         columns.extend(
-            [("length", "length"), ("stop_rate", "stops")].map(|(a, b)| (a.to_owned(), b.to_owned())),
+            [("length", "length"), ("stop_rate", "stops"), ("similarity", "METEOR")]
+                .map(|(a, b)| (a.to_owned(), b.to_owned())),
         );
         columns.retain(|(name, _)| self.arms.iter().any(|arm| arm.means.contains_key(name)));
         columns

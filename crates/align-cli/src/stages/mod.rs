@@ -14,22 +14,26 @@ mod adapters;
 mod answers;
 mod bon;
 mod claims;
+mod dpo;
 mod eval;
 mod init;
 mod pairs;
 mod ppo;
 mod reward;
+mod self_play;
 mod sft;
 mod soup;
 mod stream;
+mod superhf;
+mod warned;
 mod world;
 
 use std::io::Write;
 use std::path::Path;
 
 use align_core::persist::{PersistError, replace_file, replace_folder};
-use align_models::CheckpointError;
 use align_models::checkpoint::copy_companions;
+use align_models::{CheckpointError, Transformer};
 use align_soup::checkpoint_id;
 use align_train::differences;
 use anyhow::{Context as _, Result, bail};
@@ -38,14 +42,14 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::drive::RecipeText;
-use crate::recipe::parts::RECIPE;
+use crate::recipe::parts::{ADAPTER, MODEL, RECIPE};
 use crate::recipe::stage::{Stage, StageKind};
 
 pub(crate) use bon::{BestOfN, Point as BonPoint};
 pub(crate) use claims::Verdicts;
 pub(crate) use eval::{ArmResult, Comparison};
 pub(crate) use soup::soup_watched;
-pub(crate) use world::gold_of;
+pub(crate) use world::{gold_of, preference_of};
 
 /// Written last into a stage's folder: it is complete.
 pub(crate) const DONE: &str = "stage.json";
@@ -104,11 +108,20 @@ pub(crate) fn run(stage: &Stage, folder: &Path, context: &Context) -> Result<Val
         match &stage.kind {
             StageKind::World(world) => world::run(world, folder),
             StageKind::Traps(traps) => world::traps(traps, folder),
+            StageKind::Cyclic(cyclic) => world::cyclic(cyclic, folder),
+            StageKind::Pattern(pattern) => world::pattern(pattern, folder),
             StageKind::Init(init) => init::run(init, folder, context),
             StageKind::Sft(sft) => sft::run(&stage.name, sft, recipe, folder, context),
             StageKind::Reward(reward) => reward::run(&stage.name, reward, recipe, folder, context),
             StageKind::Soup(soup) => soup::run(&stage.name, soup, folder, context),
             StageKind::Ppo(ppo) => ppo::run(&stage.name, ppo, folder, context),
+            StageKind::Dpo(dpo) => dpo::run(&stage.name, dpo, recipe, folder, context),
+            StageKind::Nash(nash) => self_play::run(&stage.name, nash, recipe, folder, context),
+            StageKind::Online(online) => {
+                self_play::check_online(online)?;
+                self_play::run(&stage.name, online, recipe, folder, context)
+            }
+            StageKind::Superhf(superhf) => superhf::run(&stage.name, superhf, recipe, folder, context),
             StageKind::Eval(eval) => eval::run(&stage.name, eval, folder, context),
             StageKind::Bon(bon) => bon::run(&stage.name, bon, folder, context),
             StageKind::Pairs(pairs) => pairs::run(&stage.name, pairs, folder, context),
@@ -188,6 +201,14 @@ fn save_model(
         write_json(&folder.join("align.json"), &json!({ "ancestor": ancestor }))?;
         Ok(())
     })
+}
+
+/// Writes a trained policy: its adapters, if it has any, and the model with them merged.
+fn save_policy(folder: &Path, start: &Path, policy: &Transformer, has_adapters: bool) -> Result<()> {
+    if has_adapters {
+        policy.save_adapters(&folder.join(ADAPTER))?;
+    }
+    save_model(&folder.join(MODEL), start, |folder| policy.save_into(folder, &Default::default()))
 }
 
 /// Reads a file of JSON; `None` if there is none.

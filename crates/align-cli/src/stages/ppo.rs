@@ -6,18 +6,18 @@ use align_core::{Draws, Frozen, Reference};
 use align_data::encode::Encoder;
 use align_models::{RewardModel, Transformer, ValueModel};
 use align_ppo::{Anchor, MovingReference, Ppo, PpoParts};
-use align_train::{Algorithm, Metrics, Progress, TrainError};
+use align_train::Progress;
 use anyhow::{Result, bail};
 use burn::module::Module;
-use indicatif::{HumanBytes, ProgressBar};
+use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
-use super::{adapters, complete, save_model};
+use super::warned::Warned;
+use super::{adapters, complete, save_policy};
 use crate::context::{Context, encoder, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::judge::{Judge, judge, same_tokens};
-use crate::recipe::parts::{ADAPTER, MODEL};
 use crate::recipe::stage::{PpoStage, StageKind};
 use crate::recipe::vary::put;
 
@@ -78,12 +78,9 @@ fn one_seed(
         seeds: vec![("ppo", seed)],
         progress,
     };
-    drive(&mut Warned { title, bar, ppo: &mut ppo }, job, context)?;
+    drive(&mut Warned::new(title, bar, &mut ppo, context), job, context)?;
     let policy = ppo.into_policy().valid();
-    if stage.lora.is_some() {
-        policy.save_adapters(&folder.join(ADAPTER))?;
-    }
-    save_model(&folder.join(MODEL), &start, |folder| policy.save_into(folder, &Default::default()))?;
+    save_policy(folder, &start, &policy, stage.lora.is_some())?;
     Ok(json!({ "seed": seed, "iterations": steps }))
 }
 
@@ -199,29 +196,4 @@ fn trainable<M: Module>(module: &M) -> Result<u64> {
     let parameters = align_train::parameters(module)?;
     let trained = parameters.iter().filter(|parameter| parameter.trainable);
     Ok(trained.map(|parameter| parameter.shape.iter().product::<usize>() as u64).sum())
-}
-
-/// Prints what PPO warns of, above the bar.
-struct Warned<'a> {
-    title: &'a str,
-    bar: ProgressBar,
-    ppo: &'a mut Ppo<Transformer, ValueModel>,
-}
-
-impl Algorithm for Warned<'_> {
-    fn iterate(&mut self, step: u64) -> Result<Metrics, TrainError> {
-        let metrics = self.ppo.iterate(step)?;
-        for warning in self.ppo.take_warnings() {
-            self.bar.suspend(|| eprintln!("{}: step {}: warning: {warning}", self.title, step + 1));
-        }
-        Ok(metrics)
-    }
-
-    fn save(&self, folder: &Path) -> Result<(), TrainError> {
-        self.ppo.save(folder)
-    }
-
-    fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
-        self.ppo.restore(folder)
-    }
 }

@@ -10,13 +10,14 @@ use align_data::encode::{Encoder, PreferenceExample};
 use align_data::rows::PreferenceRow;
 use align_models::{Normalization, RewardModel};
 use align_reward::{
-    BradleyTerryObjective, LabelFlips, LabelNoise, Manifest, Member, ReferenceScores, Target, evaluate_pairs,
+    BradleyTerryObjective, LabelFlips, LabelNoise, Manifest, Member, PairForm, PairwiseManifest,
+    ReferenceScores, Target, evaluate_pairs,
 };
 use align_soup::average;
 use align_train::{BatchesFn, Evaluation, Learner, Supervised};
 use anyhow::{Context as _, Result, bail};
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
 
 use super::stream::{Form, Source, Streamed};
@@ -42,13 +43,26 @@ pub(super) fn run(
     let draws = Draws::new(stage.seed);
     // A language model has no score head and gets a fresh one; a reward model goes on with its own.
     let base = reward_model(&start, &context.training_device(), Some(&draws))?;
+    let base = match stage.pairwise {
+        // The scale of a reward model that training starts from would change every preference.
+        true => base.with_normalization(Normalization::default()),
+        false => base,
+    };
     let config = base.backbone().config();
     let options = stage.encode.options(Some(config.context_length));
     let encoder = encoder(&start, Some(config.vocab_size), options)?;
     if let Some(lora) = &stage.lora {
         adapters::check(lora)?;
     }
-    let data = Data::read(stage, &encoder, context)?;
+    let stage = &match stage.pairwise {
+        true => RewardStage { normalize: false, ..checked_pairwise(stage)? },
+        false => stage.clone(),
+    };
+    let mut data = Data::read(stage, &encoder, context)?;
+    let form = stage.pairwise.then(|| PairForm::new(encoder.stop_ids()[..1].to_vec()));
+    if let Some(form) = &form {
+        data.join(form, config.context_length)?;
+    }
     let training = Training { stage, start: &start, data: &data, context };
     match &stage.ensemble {
         None => {
@@ -58,11 +72,26 @@ pub(super) fn run(
             }
             let save = |folder: &Path| trained.model.save_into(folder, &Default::default());
             save_model(&folder.join(MODEL), &start, save)?;
+            if let Some(form) = &form {
+                PairwiseManifest::new(form).write(&folder.join(MODEL))?;
+            }
             data.record(folder)?;
             Ok(trained.summary(&data))
         }
         Some(ensemble) => members(name, ensemble, base, &training, folder),
     }
+}
+
+/// Refuses what does not go with pairs in one sequence.
+fn checked_pairwise(stage: &RewardStage) -> Result<RewardStage> {
+    for (key, given) in
+        [("ensemble", stage.ensemble.is_some()), ("shuffle_window", stage.shuffle_window.is_some())]
+    {
+        if given {
+            bail!("`pairwise` and `{key}` do not go together: leave one of them out");
+        }
+    }
+    Ok(stage.clone())
 }
 
 /// Trains the members one after the other, each in a folder of its own, and puts them together.
@@ -205,6 +234,31 @@ impl Data {
         let held_out = batches_of(&held_out, stage.training.microbatch, &context.device);
         let path = source.path.clone();
         Ok(Self { path, pairs: Pairs::Streamed(Box::new((source, encoder.clone()))), held_out, flips: None })
+    }
+
+    /// Puts both answers of every pair into one sequence: what was chosen comes first in what is to score higher. Pairs that are
+    /// too long for one sequence are passed over.
+    fn join(&mut self, form: &PairForm, context_length: usize) -> Result<()> {
+        if let Pairs::InMemory(examples) = &mut self.pairs {
+            let all = examples.len();
+            let length = |e: &PreferenceExample| form.length(&e.prompt, &e.chosen, &e.rejected);
+            examples.retain(|example| length(example) <= context_length);
+            if examples.len() < all {
+                let dropped = all - examples.len();
+                eprintln!("pairs: {dropped} of {all} are too long for one sequence and were passed over");
+            }
+            if examples.is_empty() {
+                bail!("no pair is left whose two answers fit into one sequence of {context_length} tokens");
+            }
+            for example in examples {
+                let (chosen, rejected) = (example.chosen.clone(), example.rejected.clone());
+                example.chosen = form.join(&example.prompt, &chosen, &rejected).1;
+                example.rejected = form.join(&example.prompt, &rejected, &chosen).1;
+            }
+        }
+        self.held_out =
+            self.held_out.iter().filter_map(|pairs| fitting(form, pairs, context_length)).collect();
+        Ok(())
     }
 
     /// How many pairs there are to learn from, if that was counted.
@@ -375,6 +429,25 @@ fn normalized(
     let measured = ReferenceScores::measure(&model, completions, measured_on)?;
     let normalization = measured.normalization(Target::MeanAndDeviation)?;
     Ok((model.with_normalization(normalization), measured))
+}
+
+/// The pairs of a batch that fit into one sequence, joined; `None` if there are none.
+fn fitting(form: &PairForm, pairs: &PreferencePairs, context_length: usize) -> Option<PreferencePairs> {
+    let (prompts, chosen, rejected) =
+        (pairs.chosen.prompt.rows(), pairs.chosen.response.rows(), pairs.rejected.response.rows());
+    let fits = |row: &usize| form.length(&prompts[*row], &chosen[*row], &rejected[*row]) <= context_length;
+    let rows: Vec<usize> = (0..prompts.len()).filter(fits).collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let margins: Vec<f32> = pairs.margin.to_data().iter::<f32>().collect();
+    let margin: Vec<f32> = rows.iter().map(|&row| margins[row]).collect();
+    let count = rows.len();
+    Some(form.pairs(&PreferencePairs {
+        chosen: pairs.chosen.select(&rows),
+        rejected: pairs.rejected.select(&rows),
+        margin: Tensor::from_data(TensorData::new(margin, [count]), &pairs.margin.device()),
+    }))
 }
 
 /// Microbatches of pairs.

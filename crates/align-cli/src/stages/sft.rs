@@ -18,12 +18,11 @@ use serde_json::{Value, json};
 
 use super::adapters::AtSteps;
 use super::stream::{Form, Source, Streamed};
-use super::{adapters, save_model};
+use super::{adapters, save_policy};
 use crate::context::{Context, encoder, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::progress::working;
-use crate::recipe::parts::{ADAPTER, MODEL};
 use crate::recipe::stage::SftStage;
 
 pub(super) fn run(
@@ -73,10 +72,7 @@ pub(super) fn run(
         summary["held_out_loss"] = json!(metrics.get("loss"));
         summary["held_out_rows"] = json!(data.held_out_rows);
     }
-    if stage.lora.is_some() {
-        model.save_adapters(&folder.join(ADAPTER))?;
-    }
-    save_model(&folder.join(MODEL), &start, |folder| model.save_into(folder, &Default::default()))?;
+    save_policy(folder, &start, &model, stage.lora.is_some())?;
     Ok(summary)
 }
 

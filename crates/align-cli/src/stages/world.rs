@@ -3,21 +3,25 @@
 use std::io::Write;
 use std::path::Path;
 
-use align_core::Reward;
 use align_core::persist::{PersistError, replace_file};
+use align_core::{Draws, Preference, Reward};
 use align_data::rows::{DemonstrationRow, Dialogue};
-use align_data::synthetic::{GoldReward, TrapWorld, World, WorldConfig};
+use align_data::synthetic::{CyclicWorld, GoldReward, PatternWorld, TrapWorld, World, WorldConfig};
 use align_data::tokenizer::Tokenizer as _;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::{read_json, write_json};
-use crate::recipe::stage::{TrapsStage, WorldStage};
+use crate::recipe::worlds::{CyclicStage, PatternStage, TrapsStage, WorldStage};
 
 /// How the world was made, for its gold reward.
 const WORLD: &str = "world.json";
 /// The same of the world of rare traps.
 const TRAPS: &str = "traps.json";
+/// Marks the world of circular preferences.
+const CYCLIC: &str = "cyclic.json";
+/// What the trick is worth in the world that has one.
+const PATTERN: &str = "pattern.json";
 
 pub(super) fn run(stage: &WorldStage, folder: &Path) -> Result<Value> {
     let config = WorldConfig { seed: stage.seed, ..WorldConfig::default() };
@@ -72,6 +76,50 @@ pub(super) fn traps(stage: &TrapsStage, folder: &Path) -> Result<Value> {
     Ok(json!({ "words": TrapWorld::WORDS }))
 }
 
+/// The world of circular preferences.
+pub(super) fn cyclic(stage: &CyclicStage, folder: &Path) -> Result<Value> {
+    CyclicWorld::write_tokenizer(folder)
+        .with_context(|| format!("cannot write into {}", folder.display()))?;
+    write_json(&folder.join(CYCLIC), &json!({ "seed": stage.seed }))?;
+    let draws = Draws::new(stage.seed);
+    let demonstrations = (0..stage.demonstrations).map(|row| {
+        let (prompt, completion) = CyclicWorld::demonstration(&draws, row);
+        json!({ "prompt": prompt, "completion": completion })
+    });
+    write_rows(&folder.join("demonstrations.jsonl"), demonstrations.collect())?;
+    let prompts = (0..CyclicWorld::PROMPTS).map(|x| json!({ "prompt": CyclicWorld::prompt(x) }));
+    write_rows(&folder.join("prompts.jsonl"), prompts.collect())?;
+    Ok(json!({ "prompts": CyclicWorld::PROMPTS }))
+}
+
+/// The world with a cheap trick; its proxy lies in a folder of its own.
+pub(super) fn pattern(stage: &PatternStage, folder: &Path) -> Result<Value> {
+    // Sets of prompts.
+    const TRAINING: u64 = 0;
+    const HELD_OUT: u64 = 1;
+    const DEMONSTRATIONS: u64 = 2;
+    PatternWorld::write_tokenizer(folder)
+        .with_context(|| format!("cannot write into {}", folder.display()))?;
+    let proxy = folder.join("proxy");
+    std::fs::create_dir_all(&proxy).with_context(|| format!("cannot make {}", proxy.display()))?;
+    write_json(&folder.join(PATTERN), &json!({ "hack": 0.0 }))?;
+    write_json(&proxy.join(PATTERN), &json!({ "hack": stage.hack }))?;
+    let draws = Draws::new(stage.seed);
+    let prompts =
+        |set, count| (0..count).map(|row| PatternWorld::prompt(&draws, set, row)).collect::<Vec<_>>();
+    let rows = |prompts: Vec<String>| prompts.into_iter().map(|prompt| json!({ "prompt": prompt })).collect();
+    write_rows(&folder.join("prompts.jsonl"), rows(prompts(TRAINING, stage.prompts)))?;
+    write_rows(&folder.join("held_out.jsonl"), rows(prompts(HELD_OUT, stage.held_out_prompts)))?;
+    let demonstrations = (0..stage.demonstrations).map(|row| {
+        json!({
+            "prompt": PatternWorld::prompt(&draws, DEMONSTRATIONS, row),
+            "completion": PatternWorld::demonstration(&draws, DEMONSTRATIONS, row, stage.quality.get()),
+        })
+    });
+    write_rows(&folder.join("demonstrations.jsonl"), demonstrations.collect())?;
+    Ok(json!({ "hack": stage.hack }))
+}
+
 fn demonstration(row: &DemonstrationRow) -> Value {
     let text = |dialogue: &Dialogue| dialogue.plain_text();
     match row {
@@ -98,6 +146,14 @@ pub(crate) fn gold_of(folder: &Path) -> Result<Option<Box<dyn Reward>>> {
     if let Some(Traps { seed, rarity }) = read_json(&folder.join(TRAPS))? {
         return Ok(Some(Box::new(TrapWorld::with_rarity(seed, rarity))));
     }
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Pattern {
+        hack: f64,
+    }
+    if let Some(Pattern { hack }) = read_json(&folder.join(PATTERN))? {
+        return Ok(Some(Box::new(PatternWorld { hack })));
+    }
     let path = folder.join(WORLD);
     if !path.exists() {
         return Ok(None);
@@ -111,4 +167,12 @@ pub(crate) fn gold_of(folder: &Path) -> Result<Option<Box<dyn Reward>>> {
     let world = World::new(config);
     let tokenizer = world.tokenizer()?;
     Ok(Some(Box::new(GoldReward::new(world, tokenizer))))
+}
+
+/// The preferences of a world's folder, where they are known: of circular ones, and of gold rewards by Bradley and Terry.
+pub(crate) fn preference_of(folder: &Path) -> Result<Option<Box<dyn Preference>>> {
+    if folder.join(CYCLIC).exists() {
+        return Ok(Some(Box::new(CyclicWorld)));
+    }
+    Ok(gold_of(folder)?.map(|gold| Box::new(align_core::BradleyTerry(gold)) as Box<dyn Preference>))
 }

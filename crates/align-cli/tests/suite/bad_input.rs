@@ -376,7 +376,7 @@ fn a_loss_that_is_not_finite_stops_at_its_step_and_names_its_term() {
 fn adapters_that_cannot_be_are_refused() {
     train("sft", &sft(), &["lora.rank=0"]).refuses(&["`lora.rank` is 0, expected at least 1"]);
     train("sft", &sft(), &["lora.rnak=2"]).refuses(&["`lora.rnak`", "did you mean `rank`?"]);
-    train("ppo", &ppo(), &["lora.dropout=0.1"]).refuses(&["`lora.dropout` is 0.1, expected 0: PPO compares"]);
+    train("ppo", &ppo(), &["lora.dropout=0.1"]).refuses(&["`lora.dropout` is 0.1, expected 0: a policy"]);
     train("sft", &sft().replace("training = { max_steps = 2 }", ""), &["shuffle_window=8"]).refuses(&[
         "`shuffle_window`",
         "`training.max_steps`",

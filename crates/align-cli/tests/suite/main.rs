@@ -4,6 +4,8 @@ mod bad_input;
 mod ensembles;
 mod experiments;
 mod forms;
+mod preferences;
 mod recipes;
 mod resume;
+mod superhf;
 mod tiny;

@@ -32,7 +32,7 @@ const QUALITY: [f64; 3] = [0.5, 0.0, -0.5];
 /// The log-odds by which an answer beats what is none.
 const VALID: f64 = 5.0;
 
-/// How the demonstrator chooses.
+/// How the demonstrator chooses: its first word by (a − x) mod 3, its second by b.
 const REFERENCE: [[f64; 3]; 2] = [[0.6, 0.3, 0.1], [0.5, 0.3, 0.2]];
 
 /// The world. There is only one; `draws` decide its demonstrations.
@@ -68,7 +68,7 @@ impl CyclicWorld {
 
     /// The probability that the demonstrator gives an answer.
     pub fn demonstrated(x: usize, (a, b): Answer) -> f64 {
-        REFERENCE[0][(a + 2 * x) % 3] * REFERENCE[1][(b + 2 * x) % 3]
+        REFERENCE[0][(a + 2 * x) % 3] * REFERENCE[1][b]
     }
 
     /// Demonstration number `row`: the prompt and its answer, as text.

@@ -62,8 +62,8 @@ pub enum LmGameError {
     },
     /// Too many responses to compare all of them.
     #[error(
-        "prompt {prompt} has more than {most} responses or beginnings of responses, expected at most as many; shorten them, set a \
-         floor, or measure by sampling"
+        "prompt {prompt} has more than {most} responses or beginnings of responses, expected at most as many; allow \
+         more, shorten them, leave out unlikely ones by a floor, or measure by sampling"
     )]
     TooMany {
         /// Which prompt.

@@ -259,6 +259,26 @@ fn set_model_keeps_moments_and_steps() {
 }
 
 #[test]
+fn beginning_again_is_a_training_of_its_own_from_the_present_weights() {
+    let falling = OptimizerConfig {
+        schedule: Schedule::Linear { warmup: 0, floor: UnitInterval::literal(0.0) },
+        ..brisk()
+    };
+    let mut again = learner(falling.clone());
+    for _ in 0..3 {
+        again.step(&Squares, &[rows()]).unwrap();
+    }
+    let mut fresh = Learner::new(again.model().clone(), falling, 5).unwrap();
+    again.begin_again(5);
+    assert_eq!(again.steps(), 0);
+    for _ in 0..2 {
+        let (a, b) = (again.step(&Squares, &[rows()]).unwrap(), fresh.step(&Squares, &[rows()]).unwrap());
+        assert_eq!(a, b);
+    }
+    assert_eq!(bits(again.model()), bits(fresh.model()));
+}
+
+#[test]
 fn a_microbatch_in_which_nothing_counts_changes_nothing() {
     struct Some_;
     impl Objective<Net> for Some_ {
