@@ -16,7 +16,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device};
 
 use crate::progress::working;
-use crate::recipe::parts::{MODEL, stage_reference};
+use crate::recipe::parts::{EncodeConfig, MODEL, stage_reference};
 
 /// Ctrl-C was pressed.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +123,28 @@ impl Context {
             bail!("`{reference}` holds no model: expected {}", folder.join(MODEL).display());
         }
         Ok(seeds)
+    }
+}
+
+/// A policy that is to be trained, with what its tokens mean.
+pub(crate) struct Start {
+    /// Its folder.
+    pub(crate) folder: PathBuf,
+    /// On the recording device.
+    pub(crate) model: Transformer,
+    /// Its tokenizer and template.
+    pub(crate) encoder: Encoder,
+}
+
+impl Context {
+    /// Opens the model that a training starts from.
+    pub(crate) fn start(&self, reference: &str, encode: &EncodeConfig) -> Result<Start> {
+        let folder = self.model(reference)?;
+        let model = transformer(&folder, &self.training_device())?;
+        let config = model.config();
+        let options = encode.options(Some(config.context_length));
+        let encoder = encoder(&folder, Some(config.vocab_size), options)?;
+        Ok(Start { folder, model, encoder })
     }
 }
 

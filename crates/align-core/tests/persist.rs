@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use align_core::persist::{read_module, recover_folder, replace_file, replace_folder, write_module};
+use align_core::persist::{
+    read_json, read_module, recover_folder, replace_file, replace_folder, write_json, write_module,
+};
 use align_core::{Draws, Persist, PersistError};
 use align_testkit::{BigramCritic, BigramLm, Values, device, train_device};
 use burn::module::{Module, Param};
@@ -280,4 +282,19 @@ fn the_file_is_plain_safetensors() {
     let text = std::str::from_utf8(&bytes[8..8 + header]).unwrap();
     assert!(text.contains(r#""half":{"dtype":"BF16","shape":[3]"#), "{text}");
     assert!(text.contains(r#""flags":{"dtype":"BOOL","shape":[3]"#), "{text}");
+}
+
+#[test]
+fn json_comes_back_and_something_else_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    write_json(&path, &[1.5, -0.0]).unwrap();
+    assert_eq!(read_json::<[f64; 2]>(&path, "two numbers").unwrap(), [1.5, -0.0]);
+    let message = read_json::<[f64; 3]>(&path, "three numbers").unwrap_err().to_string();
+    assert!(
+        message.contains("state.json is damaged: expected three numbers, found invalid length 2"),
+        "{message}"
+    );
+    let missing = read_json::<f64>(&folder.path().join("none.json"), "a number").unwrap_err();
+    assert!(missing.to_string().starts_with("cannot read "), "{missing}");
 }

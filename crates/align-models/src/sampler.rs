@@ -175,6 +175,25 @@ pub enum SamplingError {
 }
 
 impl SamplingConfig {
+    /// How rollouts are drawn: ended by these stops, and where there are none by length alone.
+    pub fn for_rollouts(
+        temperature: Positive,
+        top_p: Fraction,
+        max_new_tokens: usize,
+        stop_token_ids: &[u32],
+        stop_strings: &[String],
+    ) -> Self {
+        Self {
+            temperature: NonNegative::literal(temperature.get()),
+            top_p,
+            max_new_tokens,
+            stop_token_ids: stop_token_ids.to_vec(),
+            stop_strings: stop_strings.to_vec(),
+            never_stop: stop_token_ids.is_empty() && stop_strings.is_empty(),
+            ..Self::default()
+        }
+    }
+
     /// Checks what the types of the fields cannot.
     ///
     /// # Errors

@@ -8,10 +8,9 @@
 //! ```
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use align_core::persist::replace_file;
+use align_core::persist::{read_json, write_json};
 use align_core::regularizer::Coefficient;
 use align_core::{Critic, Persist, PersistError, Policy};
 use align_train::{Algorithm, Metrics, TrainError};
@@ -69,18 +68,11 @@ impl<P: Policy + Persist, C: Critic + Persist> Algorithm for Ppo<P, C> {
             critic: self.critic.is_some(),
             moving: matches!(self.reference, Anchor::Moving(_)),
         };
-        let text = serde_json::to_vec_pretty(&state).expect("numbers and names are JSON");
-        Ok(replace_file(&folder.join(STATE_FILE), |file| file.write_all(&text))?)
+        Ok(write_json(&folder.join(STATE_FILE), &state)?)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
-        let path = folder.join(STATE_FILE);
-        let bytes = fs::read(&path).map_err(PersistError::read(&path))?;
-        let state: State = serde_json::from_slice(&bytes).map_err(|error| PersistError::Damaged {
-            path,
-            expected: "the state of a PPO run".to_owned(),
-            found: error.to_string(),
-        })?;
+        let state: State = read_json(&folder.join(STATE_FILE), "the state of a PPO run")?;
         let moving = matches!(self.reference, Anchor::Moving(_));
         let what = match (state.critic, self.critic.is_some(), state.moving, moving) {
             (true, false, ..) => Some("has a critic"),

@@ -5,7 +5,6 @@
 
 use std::time::Instant;
 
-use align_core::number::NonNegative;
 use align_core::{CausalLm, Completions, Draws, Reference, Reward};
 use align_models::{Detokenize, GenerateOptions, SamplingConfig, choose_prompts, generate};
 use burn::tensor::Tensor;
@@ -79,14 +78,14 @@ pub(crate) struct Collector<'a> {
 /// How rollouts are sampled: the trainer's temperature, and every filter the config asks for.
 pub fn sampling(config: &PpoConfig) -> SamplingConfig {
     SamplingConfig {
-        temperature: NonNegative::literal(config.temperature.get()),
         top_k: config.top_k,
-        top_p: config.top_p,
-        max_new_tokens: config.response_length,
-        stop_token_ids: config.stop_token_ids.clone(),
-        stop_strings: config.stop_strings.clone(),
-        never_stop: config.stop_token_ids.is_empty() && config.stop_strings.is_empty(),
-        ..SamplingConfig::default()
+        ..SamplingConfig::for_rollouts(
+            config.temperature,
+            config.top_p,
+            config.response_length,
+            &config.stop_token_ids,
+            &config.stop_strings,
+        )
     }
 }
 

@@ -6,10 +6,9 @@
 //! ```
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
-use align_core::persist::replace_file;
+use align_core::persist::{read_json, write_json};
 use align_core::{Persist, PersistError, Policy};
 use align_train::{Algorithm, Metrics, TrainError};
 use serde::{Deserialize, Serialize};
@@ -37,18 +36,11 @@ impl<P: Policy + Persist> Algorithm for SuperHf<P> {
         fs::create_dir_all(&policy).map_err(PersistError::write(&policy))?;
         self.policy.save(&policy)?;
         let state = State { episodes: self.episodes };
-        let text = serde_json::to_vec_pretty(&state).expect("numbers and names are JSON");
-        Ok(replace_file(&folder.join(STATE_FILE), |file| file.write_all(&text))?)
+        Ok(write_json(&folder.join(STATE_FILE), &state)?)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
-        let path = folder.join(STATE_FILE);
-        let bytes = fs::read(&path).map_err(PersistError::read(&path))?;
-        let state: State = serde_json::from_slice(&bytes).map_err(|error| PersistError::Damaged {
-            path,
-            expected: "the state of a SuperHF run".to_owned(),
-            found: error.to_string(),
-        })?;
+        let state: State = read_json(&folder.join(STATE_FILE), "the state of a SuperHF run")?;
         self.policy.restore(&folder.join("policy"))?;
         self.episodes = state.episodes;
         Ok(())

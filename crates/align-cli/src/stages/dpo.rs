@@ -17,7 +17,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::{adapters, save_policy};
-use crate::context::{Context, encoder, transformer};
+use crate::context::{Context, Start, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::judge::same_tokens;
@@ -31,11 +31,7 @@ pub(super) fn run(
     folder: &Path,
     context: &Context,
 ) -> Result<Value> {
-    let start = context.model(&stage.model)?;
-    let base = transformer(&start, &context.training_device())?;
-    let config = base.config();
-    let options = stage.encode.options(Some(config.context_length));
-    let encoder = encoder(&start, Some(config.vocab_size), options)?;
+    let Start { folder: start, model: base, encoder } = context.start(&stage.model, &stage.encode)?;
     let reference = match &stage.reference {
         None => Frozen::new(&base),
         Some(reference) => {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::warned::Warned;
 use super::{adapters, complete, save_policy};
-use crate::context::{Context, encoder, transformer};
+use crate::context::{self, Context, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::judge::{Judge, judge, same_tokens};
@@ -94,10 +94,8 @@ struct Start {
 }
 
 fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<Start> {
-    let start = context.model(&stage.policy)?;
-    let base = transformer(&start, &context.training_device())?;
-    let options = stage.encode.options(Some(base.config().context_length));
-    let encoder = encoder(&start, Some(base.config().vocab_size), options)?;
+    let context::Start { folder: start, model: base, encoder } =
+        context.start(&stage.policy, &stage.encode)?;
     let prompts = data::prompts(&stage.prompts, &encoder, context)?;
     let reward = Judge::find(&stage.reward, stage.aggregate, &encoder, &prompts, context)?;
     if let Some(lora) = &stage.lora {

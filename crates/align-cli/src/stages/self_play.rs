@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::warned::Warned;
 use super::{adapters, save_policy};
-use crate::context::{Context, encoder, transformer};
+use crate::context::{Context, Start, transformer};
 use crate::data::{self, Prompts};
 use crate::drive::{Job, RecipeText, drive};
 use crate::judge::same_tokens;
@@ -43,10 +43,7 @@ pub(super) fn run(
     folder: &Path,
     context: &Context,
 ) -> Result<Value> {
-    let start = context.model(&stage.policy)?;
-    let base = transformer(&start, &context.training_device())?;
-    let options = stage.encode.options(Some(base.config().context_length));
-    let encoder = encoder(&start, Some(base.config().vocab_size), options)?;
+    let Start { folder: start, model: base, encoder } = context.start(&stage.policy, &stage.encode)?;
     let (prompts, held_out) = data::split_prompts(&stage.prompts, &encoder, context)?;
     let reference = match &stage.reference {
         None => base.clone().valid(),

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::adapters::AtSteps;
 use super::stream::{Form, Source, Streamed};
 use super::{adapters, save_policy};
-use crate::context::{Context, encoder, transformer};
+use crate::context::{Context, Start};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::progress::working;
@@ -32,11 +32,7 @@ pub(super) fn run(
     folder: &Path,
     context: &Context,
 ) -> Result<Value> {
-    let start = context.model(&stage.model)?;
-    let mut model = transformer(&start, &context.training_device())?;
-    let config = model.config();
-    let options = stage.encode.options(Some(config.context_length));
-    let encoder = encoder(&start, Some(config.vocab_size), options)?;
+    let Start { folder: start, mut model, encoder } = context.start(&stage.model, &stage.encode)?;
     if let Some(lora) = &stage.lora {
         adapters::check(lora)?;
         model = model.with_adapters(lora, &Draws::new(stage.seed));

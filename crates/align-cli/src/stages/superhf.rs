@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::warned::Warned;
 use super::{adapters, save_policy};
-use crate::context::{Context, encoder, transformer};
+use crate::context::{Context, Start, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::judge::{Judge, judge, same_tokens};
@@ -25,10 +25,7 @@ pub(super) fn run(
     folder: &Path,
     context: &Context,
 ) -> Result<Value> {
-    let start = context.model(&stage.policy)?;
-    let base = transformer(&start, &context.training_device())?;
-    let options = stage.encode.options(Some(base.config().context_length));
-    let encoder = encoder(&start, Some(base.config().vocab_size), options)?;
+    let Start { folder: start, model: base, encoder } = context.start(&stage.policy, &stage.encode)?;
     let prompts = data::prompts(&stage.prompts, &encoder, context)?;
     let mut config = stage.superhf.clone();
     config.seed = stage.seed;

@@ -262,8 +262,8 @@ fn arms_are_compared_prompt_by_prompt_and_answers_with_one_another() {
 #[test]
 fn an_arm_to_compare_with_must_be_one_model_and_judged() {
     let gold = format!("gold = \"{}\"\n", inside("world"));
-    eval(&format!("{gold}against = \"strat\""))
-        .refuses(&[], &["`against` is \"strat\", expected one of `arms`"]);
+    eval(&format!("{gold}against = \"begin\""))
+        .refuses(&[], &["`against` is \"begin\", expected one of `arms`"]);
     eval("against = \"start\"")
         .refuses(&[], &["`against` compares by `gold` or `reward`, expected one of them"]);
     let proxy = format!("reward = \"{}\"\nagainst = \"start\"", inside("world/proxy"));

@@ -5,16 +5,18 @@
 //!
 //! | what | how |
 //! | --- | --- |
-//! | one file | [`replace_file`] |
+//! | one file | [`replace_file`]; of JSON, [`write_json`] and [`read_json`] |
 //! | a folder of files that belong together | [`replace_folder`], and [`recover_folder`] before reading it |
 //! | the parameters of any Burn module | [`write_module`], [`read_module`] |
 
+mod json;
 mod module;
 mod replace;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use json::{read_json, write_json};
 pub use module::{read_module, write_module};
 pub use replace::{NEW, OLD, recover_folder, replace_file, replace_folder};
 

@@ -153,7 +153,7 @@ impl std::fmt::Display for Warning {
         match self {
             Self::MayOrbit { eta, tau, safe } => write!(
                 f,
-                "eta {eta} is below (tau² + ¼)/(2 tau) = {safe:.3} for tau {tau}: in a strongly cyclic game the policies would circle \
+                "eta {eta} is below (tau² + ¼)/(2 tau) = {safe:.3} for tau {tau:.4}: in a strongly cyclic game the policies would circle \
                  instead of settling; with preferences that nearly are an order that does not happen"
             ),
             Self::Unregularized => {

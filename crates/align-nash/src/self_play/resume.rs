@@ -8,9 +8,9 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use align_core::persist::replace_file;
+use align_core::persist::{read_json, replace_file, write_json};
 use align_core::{Persist, PersistError, Policy};
 use align_train::{Algorithm, Metrics, TrainError};
 use serde::{Deserialize, Serialize};
@@ -60,25 +60,12 @@ impl<P: Policy + Persist> Algorithm for SelfPlay<P> {
         })?;
         let state =
             State { calls: self.calls, opponents: self.opponents.clone(), pairs: self.collected.pairs.len() };
-        let text = serde_json::to_vec(&state).expect("numbers and lists are JSON");
-        Ok(replace_file(&folder.join(STATE_FILE), |file| file.write_all(&text))?)
+        Ok(write_json(&folder.join(STATE_FILE), &state)?)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<(), TrainError> {
-        let state: State = parse(&folder.join(STATE_FILE), "the state of a self-play run", |text| {
-            serde_json::from_str(text).map_err(|error| error.to_string())
-        })?;
-        let lines: Vec<Line> = parse(&folder.join(PAIRS_FILE), "pairs, one a line", |text| {
-            let lines: Vec<Line> = text
-                .lines()
-                .map(serde_json::from_str)
-                .collect::<Result<_, _>>()
-                .map_err(|error| error.to_string())?;
-            match lines.len() == state.pairs {
-                true => Ok(lines),
-                false => Err(format!("{} pairs instead of {}", lines.len(), state.pairs)),
-            }
-        })?;
+        let state: State = read_json(&folder.join(STATE_FILE), "the state of a self-play run")?;
+        let lines = read_pairs(&folder.join(PAIRS_FILE), state.pairs)?;
         self.learner.restore(&folder.join("policy"))?;
         let (pairs, drawn) = lines.into_iter().map(|line| (line.pair, line.drawn)).unzip();
         self.collected = Collected { pairs, drawn, ..Collected::default() };
@@ -88,16 +75,18 @@ impl<P: Policy + Persist> Algorithm for SelfPlay<P> {
     }
 }
 
-/// Reads a file of a checkpoint.
-fn parse<T>(
-    path: &PathBuf,
-    expected: &str,
-    read: impl FnOnce(&str) -> Result<T, String>,
-) -> Result<T, PersistError> {
+/// Reads the pairs of a checkpoint, all of them.
+fn read_pairs(path: &Path, count: usize) -> Result<Vec<Line>, PersistError> {
     let text = fs::read_to_string(path).map_err(PersistError::read(path))?;
-    read(&text).map_err(|found| PersistError::Damaged {
-        path: path.clone(),
-        expected: expected.to_owned(),
+    let damaged = |found| PersistError::Damaged {
+        path: path.to_owned(),
+        expected: format!("{count} pairs, one a line"),
         found,
-    })
+    };
+    let lines: Vec<Line> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()
+        .map_err(|error| damaged(error.to_string()))?;
+    if lines.len() == count { Ok(lines) } else { Err(damaged(format!("{} pairs", lines.len()))) }
 }

@@ -219,7 +219,7 @@ fn xpo_compares_the_policy_with_the_reference_and_marks_the_latter() {
 }
 
 #[test]
-fn the_kl_is_that_of_the_policys_own_answers() {
+fn the_kl_is_that_of_what_the_policy_itself_answers() {
     // log π/π_ref of its one answer: 0 − log 1e-12.
     for method in [xpo(0.25), xpo(0.0), nash_md(1.0)] {
         let kl = get(&of_two_models(method).step(0).expect("a step"), "objective/kl");

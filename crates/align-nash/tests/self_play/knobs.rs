@@ -214,7 +214,7 @@ fn a_recipe_is_read_back_as_it_was_written() {
     assert_eq!(of("method = { kind = \"sppo\" }").expect("a recipe").method, sppo(1e-3));
     assert_eq!(of("").expect("a recipe"), SelfPlayConfig::default());
     for (text, part) in [
-        ("metod = 1", "unknown field `metod`"),
+        ("methods = 1", "unknown field `methods`"),
         ("method = { kind = \"sppo\", eta = 0.5 }", "unknown field `eta`"),
         ("method = { kind = \"inpo\", eta = 0 }", "expected a finite number > 0, found 0"),
         ("method = { kind = \"inpo\", tau = -1 }", "expected a finite number >= 0, found -1"),

@@ -113,9 +113,12 @@ fn a_damaged_checkpoint_is_named() {
     };
     let last = text.trim_end().rfind('\n').expect("several lines") + 1;
     let message = broken(&text[..last]);
-    assert!(message.contains(&format!("{} pairs instead of {count}", count - 1)), "{message}");
-    let message = broken(&text.replacen("\"prompt\"", "\"promt\"", 1));
-    assert!(message.contains("pairs.jsonl is damaged") && message.contains("promt"), "{message}");
+    assert!(
+        message.contains(&format!("expected {count} pairs, one a line, found {} pairs", count - 1)),
+        "{message}"
+    );
+    let message = broken(&text.replacen("\"prompt\"", "\"question\"", 1));
+    assert!(message.contains("pairs.jsonl is damaged") && message.contains("question"), "{message}");
 }
 
 #[test]

@@ -248,15 +248,13 @@ impl SuperHfConfig {
 
     /// How completions are sampled.
     pub fn sampling(&self) -> SamplingConfig {
-        SamplingConfig {
-            temperature: NonNegative::literal(self.temperature.get()),
-            top_p: self.top_p,
-            max_new_tokens: self.response_length,
-            stop_token_ids: self.stop_token_ids.clone(),
-            stop_strings: self.stop_strings.clone(),
-            never_stop: self.stop_token_ids.is_empty() && self.stop_strings.is_empty(),
-            ..SamplingConfig::default()
-        }
+        SamplingConfig::for_rollouts(
+            self.temperature,
+            self.top_p,
+            self.response_length,
+            &self.stop_token_ids,
+            &self.stop_strings,
+        )
     }
 
     /// The optimiser.
