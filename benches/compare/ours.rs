@@ -7,7 +7,13 @@
 //! `whole-adapters`, `backward-adapters` and `blockwise-adapters` train adapters of rank 8 on queries and values instead of the weights.
 //! For `ppo` it is one of hidden 128, 4 layers, FFN 352, and a round is an iteration: 64 responses of 32 tokens to prompts of 16,
 //! scored, four epochs of one optimiser step each; critic and reward model are as large as the policy.
+//! `dpo` is described in `dpo.rs`; `dpo-files VOCABULARY ROUNDS FOLDER` writes the weights and pairs it begins with. `superhf`
+//! compares our own algorithms with each other, see `superhf.rs`; it takes the model of `ppo`.
 
+mod dpo;
+mod superhf;
+
+use std::path::Path;
 use std::time::Instant;
 
 use align_core::{CausalLm, Completions, Demonstrations, Draws, Frozen, RecomputingLm, TokenBatch};
@@ -20,6 +26,7 @@ use align_train::{Algorithm, Learner, NextToken, OptimizerConfig};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, activation};
+use serde_json::{Value, json};
 
 const ROWS: usize = 8;
 const WIDTH: usize = 256;
@@ -27,26 +34,27 @@ const PROMPT: usize = 64;
 const NEW: usize = 128;
 /// Sequences of a PPO iteration, tokens of a prompt and of a response.
 const PPO: [usize; 3] = [64, 16, 32];
-const USAGE: &str = "compare (forward|logits|train|backward|whole|blockwise|whole-adapters|blockwise-adapters|steady|generate1|generate16|ppo) VOCABULARY ROUNDS";
+const USAGE: &str = "compare (forward|logits|train|backward|whole|blockwise|whole-adapters|blockwise-adapters|steady|generate1|generate16|ppo|dpo|dpo2|steady-dpo|superhf) VOCABULARY ROUNDS, or compare dpo-files VOCABULARY ROUNDS FOLDER";
 
 fn main() {
     align_kernels::tune_allocator();
     // `cargo bench` without a task and `cargo test` come here too.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let [task, vocabulary, rounds] = arguments.as_slice() else {
+    let [task, vocabulary, rounds, folder @ ..] = arguments.as_slice() else {
         return println!("{USAGE}");
     };
     let vocabulary: usize = vocabulary.parse().expect(USAGE);
     let rounds: usize = rounds.parse().expect(USAGE);
     // Inside the pool, so that small operations do not hop between threads.
-    rayon::scope(|scope| scope.spawn(|_| run(task, vocabulary, rounds)));
+    rayon::scope(|scope| scope.spawn(|_| run(task, vocabulary, rounds, folder)));
 }
 
-fn run(task: &str, vocabulary: usize, rounds: usize) {
+fn run(task: &str, vocabulary: usize, rounds: usize, folder: &[String]) {
     let before = memory("VmRSS");
     let device = Device::flex();
-    let [hidden, layers, heads, ffn] = if task == "ppo" { [128, 4, 4, 352] } else { [512, 8, 8, 1376] };
+    let small = matches!(task, "ppo" | "superhf");
+    let [hidden, layers, heads, ffn] = if small { [128, 4, 4, 352] } else { [512, 8, 8, 1376] };
     let config = TransformerConfig {
         intermediate_size: ffn,
         tied: false,
@@ -61,6 +69,15 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
         let id = |row: usize, column: usize| (row * 7919 + column * 104_729 + salt) % vocabulary;
         (0..count).map(|row| (0..width).map(|column| id(row, column) as u32).collect()).collect()
     };
+    match kind {
+        "dpo" | "dpo2" => return dpo::run(model, kind, vocabulary, rounds, before, &device),
+        "steady-dpo" => return dpo::steady(model, vocabulary, rounds, before, &device),
+        "dpo-files" => {
+            return dpo::write(&model, vocabulary, rounds, Path::new(folder.first().expect(USAGE)));
+        }
+        "superhf" => return superhf::run(&model, vocabulary, rounds, rows(8, PPO[1], 1)),
+        _ => {}
+    }
     // The first token of each row is its prompt: everything after it is predicted, as with labels = ids.
     let completions = |count: usize, width: usize| {
         let rows = rows(count, width, 1);
@@ -149,28 +166,64 @@ fn run(task: &str, vocabulary: usize, rounds: usize) {
         }
         other => panic!("unknown task {other}: {USAGE}"),
     };
-    step();
-    let processor = processor_seconds();
-    let mut seconds: Vec<f64> = (0..rounds)
+    let found = timed(rounds, || {
+        step();
+        tokens
+    });
+    drop(step);
+    let extra = match (flat.get(flat.len() / 5), flat.last()) {
+        (Some(early), Some(late)) => json!({ "rss_mib_at_one_fifth": early, "rss_mib_at_end": late }),
+        _ => json!({}),
+    };
+    found.print(task, vocabulary, before, extra);
+}
+
+/// How fast rounds were.
+struct Timed {
+    /// Tokens a second, the median over the rounds.
+    speed: f64,
+    /// Tokens a second of processor time, all rounds together.
+    thrift: f64,
+}
+
+/// Makes one round that is not counted and then `rounds` that are; a round returns how many tokens it took.
+fn timed(rounds: usize, mut round: impl FnMut() -> usize) -> Timed {
+    round();
+    let (processor, mut all) = (processor_seconds(), 0);
+    let speeds: Vec<f64> = (0..rounds)
         .map(|_| {
             let start = Instant::now();
-            step();
-            start.elapsed().as_secs_f64()
+            let tokens = round();
+            all += tokens;
+            tokens as f64 / start.elapsed().as_secs_f64()
         })
         .collect();
-    let processor = processor_seconds() - processor;
-    drop(step);
-    seconds.sort_by(f64::total_cmp);
-    let (speed, peak) = (tokens as f64 / seconds[rounds / 2], memory("VmHWM"));
-    let above = peak - before;
-    let thrift = (tokens * rounds) as f64 / processor;
-    print!("{{\"task\":\"{task}\",\"vocabulary\":{vocabulary},\"tokens_per_s\":{speed:.1}");
-    print!(",\"tokens_per_cpu_s\":{thrift:.1}");
-    print!(",\"peak_rss_mib\":{peak:.0},\"above_start_mib\":{above:.0}");
-    if let (Some(early), Some(late)) = (flat.get(flat.len() / 5), flat.last()) {
-        print!(",\"rss_mib_at_one_fifth\":{early:.1},\"rss_mib_at_end\":{late:.1}");
+    Timed { speed: median(&speeds), thrift: all as f64 / (processor_seconds() - processor) }
+}
+
+impl Timed {
+    fn print(&self, task: &str, vocabulary: usize, before: f64, extra: Value) {
+        let peak = memory("VmHWM");
+        let tenth = |value: f64| (value * 10.0).round() / 10.0;
+        let mut found = json!({
+            "task": task,
+            "vocabulary": vocabulary,
+            "tokens_per_s": tenth(self.speed),
+            "tokens_per_cpu_s": tenth(self.thrift),
+            "peak_rss_mib": peak.round(),
+            "above_start_mib": (peak - before).round(),
+        });
+        for (name, value) in extra.as_object().into_iter().flatten() {
+            found[name] = value.clone();
+        }
+        println!("{found}");
     }
-    println!("}}");
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn ppo(model: &Transformer, prompts: Vec<Vec<u32>>) -> Ppo<Transformer, ValueModel> {

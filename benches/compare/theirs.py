@@ -1,6 +1,8 @@
 """One task of the comparison in PyTorch and transformers; see ours.rs for the tasks and run.py for the order.
 
-    python theirs.py TASK VOCABULARY ROUNDS [--threads 2] [--dtype float32|bfloat16]
+    python theirs.py TASK VOCABULARY ROUNDS [--threads 2] [--dtype float32|bfloat16] [--folder FOLDER]
+
+`--folder` is for `dpo` and `dpo-precomputed`: what `ours.rs` wrote for them.
 """
 
 import argparse
@@ -25,9 +27,12 @@ def main():
     parser.add_argument("rounds", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--folder")
     arguments = parser.parse_args()
     if arguments.task == "ppo":
         return ppo(arguments)
+    if arguments.task.startswith("dpo"):
+        return dpo(arguments)
 
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -127,14 +132,7 @@ def ppo(arguments):
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     import torch
     from datasets import Dataset
-    from tokenizers import Tokenizer, models
-    from transformers import (
-        LlamaConfig,
-        LlamaForCausalLM,
-        LlamaForSequenceClassification,
-        PreTrainedTokenizerFast,
-        TrainerCallback,
-    )
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     torch.set_num_threads(arguments.threads)
@@ -156,23 +154,8 @@ def ppo(arguments):
     )
     policy, reference = (LlamaForCausalLM(LlamaConfig(**config)) for _ in range(2))
     value, reward = (LlamaForSequenceClassification(LlamaConfig(**config, num_labels=1)) for _ in range(2))
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(v)}, unk_token="w1"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w0", padding_side="left")
     ids = [[(r * 7919 + c * 104729 + 1) % v for c in range(prompt)] for r in range(sequences)]
-    seconds, processor = [], [0.0, 0.0]
-
-    class Clock(TrainerCallback):
-        last = None
-
-        def on_step_end(self, *_, **__):
-            now = time.perf_counter()
-            if self.last is None:
-                processor[0] = time.process_time()
-            else:
-                seconds.append(now - self.last)
-                processor[1] = time.process_time()
-            self.last = now
-
+    seconds, processor, clock = clocked(TrainerCallback)
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -194,13 +177,13 @@ def ppo(arguments):
                 save_strategy="no",
                 disable_tqdm=True,
             ),
-            processing_class=tokenizer,
+            processing_class=tokenizer(v),
             model=policy,
             ref_model=reference,
             reward_model=reward,
             value_model=value,
             train_dataset=Dataset.from_dict({"input_ids": ids}),
-            callbacks=[Clock()],
+            callbacks=[clock],
         )
         import contextlib
         import sys
@@ -210,15 +193,124 @@ def ppo(arguments):
     report(arguments, sequences * response, seconds, processor[1] - processor[0], before)
 
 
-def report(arguments, tokens, seconds, processor, before):
+def dpo(arguments):
+    """The `DPOTrainer` of TRL 1.12.0; a round is a step. With `dpo-precomputed` the reference is asked before training instead
+    of in every step. Logging, saving and evaluation are off; what the trainer computes for its log in every step (entropies,
+    token accuracy, means of logits) cannot be. See dpo.rs for the pairs.
+    """
+    import tempfile
+
+    import torch
+    from datasets import Dataset
+    from transformers import LlamaForCausalLM, TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
+    torch.set_num_threads(arguments.threads)
+    before = memory("VmRSS")
+    folder, batch = arguments.folder, 8
+    pairs = json.load(open(f"{folder}/pairs.json"))
+    assert len(pairs) == (arguments.rounds + 1) * batch
+    count = lambda pair: 2 * len(pair["prompt_ids"]) + len(pair["chosen_ids"]) + len(pair["rejected_ids"])
+    tokens = [sum(count(pair) for pair in pairs[at : at + batch]) for at in range(batch, len(pairs), batch)]
+    seconds, processor, clock = clocked(TrainerCallback)
+    losses, logps, anchoring = [], [[], []], []
+
+    class Trainer(DPOTrainer):
+        def _prepare_dataset(self, dataset, *_):
+            return dataset  # tokens already
+
+        def _precompute_ref_logps(self, *call):
+            start = time.perf_counter()
+            found = super()._precompute_ref_logps(*call)
+            anchoring.append(time.perf_counter() - start)
+            return found
+
+        def compute_loss(self, *call, **names):
+            loss = super().compute_loss(*call, **names)
+            losses.append(loss.item())
+            for side, seen in zip(("chosen", "rejected"), logps):
+                seen.append(self._metrics["train"][f"logps/{side}"][-1])
+            return loss
+
+    with tempfile.TemporaryDirectory() as output:
+        trainer = Trainer(
+            # As in the other tasks, the optimizer that transformers' Trainer takes; numbers as ours.
+            args=DPOConfig(
+                output_dir=output,
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=1,
+                max_steps=arguments.rounds + 1,
+                train_sampling_strategy="sequential",
+                learning_rate=2e-5,
+                lr_scheduler_type="constant",
+                beta=0.1,
+                max_length=None,
+                precompute_ref_log_probs=arguments.task == "dpo-precomputed",
+                bf16=False,
+                gradient_checkpointing=False,
+                use_cpu=True,
+                report_to=[],
+                logging_strategy="no",
+                save_strategy="no",
+                disable_tqdm=True,
+            ),
+            processing_class=tokenizer(arguments.vocabulary),
+            # The reference is left to the trainer, which loads the same folder again.
+            model=LlamaForCausalLM.from_pretrained(f"{folder}/model", dtype=torch.float32),
+            train_dataset=Dataset.from_list(pairs),
+            callbacks=[clock],
+        )
+        import contextlib
+        import sys
+
+        with contextlib.redirect_stdout(sys.stderr):
+            trainer.train()
+    extra = {"losses": losses, "logps": logps}
+    if anchoring:
+        extra.update(anchors_s=sum(anchoring), anchored_tokens=sum(map(count, pairs)))
+    report(arguments, tokens, seconds, processor[1] - processor[0], before, **extra)
+
+
+def tokenizer(vocabulary):
+    """Words `w0`, `w1`, …, of which the first pads and ends."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}, unk_token="w1"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w0", padding_side="left")
+
+
+def clocked(base):
+    """Seconds of each step but the first, processor seconds at their start and end, and the callback that takes them."""
+    seconds, processor = [], [0.0, 0.0]
+
+    class Clock(base):
+        last = None
+
+        def on_step_end(self, *_, **__):
+            now = time.perf_counter()
+            if self.last is None:
+                processor[0] = time.process_time()
+            else:
+                seconds.append(now - self.last)
+                processor[1] = time.process_time()
+            self.last = now
+
+    return seconds, processor, Clock()
+
+
+def report(arguments, tokens, seconds, processor, before, **extra):
+    """`tokens` of a round, or of each."""
     peak = memory("VmHWM")
+    tokens = tokens if isinstance(tokens, list) else [tokens] * len(seconds)
     found = {
         "task": arguments.task,
         "vocabulary": arguments.vocabulary,
-        "tokens_per_s": round(tokens / statistics.median(seconds), 1),
-        "tokens_per_cpu_s": round(tokens * len(seconds) / processor, 1),
+        "tokens_per_s": round(statistics.median(n / s for n, s in zip(tokens, seconds, strict=True)), 1),
+        "tokens_per_cpu_s": round(sum(tokens) / processor, 1),
         "peak_rss_mib": round(peak),
         "above_start_mib": round(peak - before),
+        **extra,
     }
     print(json.dumps(found))
 
