@@ -12,7 +12,6 @@ use align::superhf::{SuperHf, SuperHfConfig, SuperHfParts};
 use burn::tensor::{Device, Tensor, TensorData};
 
 const WORDS: u32 = 12;
-
 /// The share of words that the prompt has too, and 1.5 for the last word.
 fn proxy(completions: &Completions) -> Tensor<1> {
     let rows = completions.prompt.rows().into_iter().zip(completions.response.rows());
@@ -53,9 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .map(|group| superhf.iteration(group))
             .collect::<Result<Vec<_>, _>>()?;
         let of = |name: &str, at: usize| groups[at].get(name).unwrap_or(f64::NAN);
-        let last = groups.len() - 1;
-        let [a, b] = [0, last].map(|at| of("objective/scores", at));
-        let [c, d] = [0, last].map(|at| of("superhf/similarity", at));
+        let ([score, similarity], last) = (["objective/scores", "superhf/similarity"], groups.len() - 1);
+        let (a, b, c, d) = (of(score, 0), of(score, last), of(similarity, 0), of(similarity, last));
         println!("{beta:>4.1} {a:>14.3} {b:>7.3} {c:>57.3} {d:>7.3}");
     }
     Ok(())
