@@ -187,6 +187,11 @@ impl RewardModel {
         Self { backbone: self.backbone.with_adapters(config, draws), ..self }
     }
 
+    /// An ordinary model with the adapters folded into its weights, all of them trainable.
+    pub fn merged(&self) -> Self {
+        Self { backbone: self.backbone.merged(), ..self.clone() }
+    }
+
     /// Names the masks of the adapters' dropout in the next forward passes, as
     /// [`Transformer::with_dropout`](crate::Transformer::with_dropout).
     pub fn with_dropout(self, draws: &Draws, step: u64) -> Self {

@@ -1,17 +1,23 @@
 //! A moving average of a model under training.
 
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::container::TensorContainer;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::average::uniform;
 use crate::error::SoupError;
 use crate::parameters::{Parameters, Path, plain};
+use crate::state::{Tensors, read_tensors, write_tensors};
 
 /// Exponential moving average s ← d·s + (1−d)·θ of a model's float parameters, on its device, in f32 or wider.
 ///
 /// As a moving reference: hand `Frozen::new(&ema.model())` to the algorithm between iterations. There is no bias
 /// correction; the average starts at the model it was made from.
+///
+/// Memory: one more copy of the model, in f32 at least.
 ///
 /// # Source
 /// As reference of an RLHF run: Ramé et al. 2024 (WARP), section 3.1, <https://arxiv.org/abs/2406.16768>.
@@ -23,6 +29,9 @@ pub struct Ema<M> {
 }
 
 impl<M: Module> Ema<M> {
+    /// The file inside the folder that [`Ema::save`] writes to.
+    pub const FILE: &'static str = "ema.safetensors";
+
     /// Starts the average at `model`.
     ///
     /// # Errors
@@ -58,11 +67,36 @@ impl<M: Module> Ema<M> {
     pub fn decay(&self) -> f64 {
         self.decay
     }
+
+    /// Writes the average into an existing folder, in the width it is kept in.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, folder: &FilePath) -> Result<(), SoupError> {
+        let mut gather = Gather { path: Path::default(), average: &self.average, found: Tensors::new() };
+        self.template.visit(&mut gather);
+        write_tensors(&folder.join(Self::FILE), &gather.found)
+    }
+
+    /// Takes over what [`Ema::save`] wrote, bit for bit.
+    ///
+    /// # Errors
+    /// If the file is missing, damaged or of another model; the average is then as it was.
+    pub fn restore(&mut self, folder: &FilePath) -> Result<(), SoupError> {
+        let mut describe = Describe { path: Path::default(), found: BTreeMap::new() };
+        self.template.visit(&mut describe);
+        let tensors = read_tensors(&folder.join(Self::FILE), &describe.found)?;
+        let mut fill = Fill { path: Path::default(), tensors, average: TensorContainer::new() };
+        self.template.visit(&mut fill);
+        self.average = fill.average;
+        Ok(())
+    }
 }
 
-/// Sixteen bits would lose most steps: with d = 0.999 a change is a thousandth of the difference.
-fn widened<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    if tensor.dtype() == DType::F64 { tensor } else { tensor.cast(DType::F32) }
+/// The type an average is kept in. Sixteen bits would lose most steps: with d = 0.999 a change is a thousandth of the
+/// difference.
+fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 macro_rules! follow_the_path {
@@ -76,6 +110,7 @@ macro_rules! follow_the_path {
         }
     };
 }
+pub(crate) use follow_the_path;
 
 struct Start {
     path: Path,
@@ -86,7 +121,9 @@ impl ModuleVisitor for Start {
     follow_the_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.average.register(self.path.join(), widened(param.val()));
+        let tensor = param.val();
+        let dtype = wide(tensor.dtype());
+        self.average.register(self.path.join(), tensor.cast(dtype));
     }
 }
 
@@ -102,8 +139,9 @@ impl ModuleVisitor for Step<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join();
         let old: Tensor<D> = self.average.remove(&path).expect("paths and shapes were compared");
-        let new = widened(param.val().without_autodiff()).to_device(&old.device());
-        self.average.register(path, old * self.decay + new * (1.0 - self.decay));
+        let new = param.val().without_autodiff().to_device(&old.device());
+        let dtype = wide(new.dtype());
+        self.average.register(path, old * self.decay + new.cast(dtype) * (1.0 - self.decay));
     }
 }
 
@@ -120,5 +158,53 @@ impl ModuleMapper for Put<'_> {
             self.average.get(&self.path.join()).expect("the average has the template's paths");
         let (id, old, mapper): (ParamId, Tensor<D>, _) = param.consume();
         Param::from_mapped_value(id, average.cast(old.dtype()), mapper)
+    }
+}
+
+struct Gather<'a> {
+    path: Path,
+    average: &'a TensorContainer<String>,
+    found: Tensors,
+}
+
+impl ModuleVisitor for Gather<'_> {
+    follow_the_path!();
+
+    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
+        let path = self.path.join();
+        let average: Tensor<D> = self.average.get(&path).expect("the average has the template's paths");
+        self.found.insert(path, average.into_data());
+    }
+}
+
+struct Describe {
+    path: Path,
+    found: BTreeMap<String, (Vec<usize>, DType)>,
+}
+
+impl ModuleVisitor for Describe {
+    follow_the_path!();
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        self.found.insert(self.path.join(), (tensor.dims().to_vec(), wide(tensor.dtype())));
+    }
+}
+
+struct Fill {
+    path: Path,
+    tensors: Tensors,
+    average: TensorContainer<String>,
+}
+
+impl ModuleVisitor for Fill {
+    follow_the_path!();
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join();
+        let data: TensorData = self.tensors.remove(&path).expect("names were compared");
+        let dtype = data.dtype();
+        let tensor: Tensor<D> = Tensor::from_data(data, (&param.val().device(), dtype));
+        self.average.register(path, tensor);
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::checkpoint::AdapterError;
 use crate::health::Health;
 use crate::mix::FloatDtype;
 
@@ -106,6 +107,22 @@ pub enum SoupError {
     InvalidDecay {
         /// The decay.
         decay: f64,
+    },
+    /// An average of snapshots needs room for one.
+    #[error("an average keeps at least one snapshot, found {last}")]
+    InvalidLast {
+        /// How many are to be kept.
+        last: usize,
+    },
+    /// A saved average cannot be gone on with.
+    #[error("the average saved in {} is damaged or of another model: expected {expected}, found {found}", path.display())]
+    DamagedAverage {
+        /// The file, or the folder of several.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is.
+        found: String,
     },
     /// A tolerance is negative or not finite.
     #[error("tolerance must be finite and not negative, found {tolerance}")]
@@ -216,12 +233,16 @@ pub enum SoupError {
     },
     /// Low-rank factors cannot be averaged one by one.
     #[error(
-        "{ingredient} holds LoRA factors (adapter_config.json); the mean of factors is not the mean of updates, merge the adapter into its base first"
+        "{ingredient} holds LoRA factors (adapter_config.json); the mean of factors is not the mean of updates, give the adapter together with its base"
     )]
     Adapter {
         /// Whose factors they are.
         ingredient: Ingredient,
     },
+
+    /// An adapter cannot be merged into its base.
+    #[error(transparent)]
+    InvalidAdapter(#[from] AdapterError),
 
     /// The configurations describe different models.
     #[error(

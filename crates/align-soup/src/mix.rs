@@ -13,7 +13,7 @@ use crate::error::{SoupError, WeightError};
 use crate::weights::Weights;
 
 /// Values that are summed at once: their f64 accumulators stay in the first-level cache.
-const LANES: usize = 1024;
+pub(crate) const LANES: usize = 1024;
 
 /// A floating-point type that weights are stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -187,6 +187,9 @@ fn mix_lanes(sources: &[Source<'_>], dtype: FloatDtype, out: &mut [u8], non_fini
             add_bytes(sums, source.dtype, &source.bytes[share(source)], source.weight, begun, narrow);
             begun = true;
         }
+        if !begun {
+            sums.fill(0.0); // all weights are 0, and the block before may have left its values
+        }
         let infinite = encode(sums, dtype, out, narrow);
         overflow += infinite;
         // A value that is not finite makes its sum so too; only then, or without a weight, must one look for it.
@@ -201,7 +204,7 @@ fn mix_lanes(sources: &[Source<'_>], dtype: FloatDtype, out: &mut [u8], non_fini
 }
 
 #[inline(always)]
-fn count_non_finite(values: &[f64]) -> u64 {
+pub(crate) fn count_non_finite(values: &[f64]) -> u64 {
     let mut count = 0u64;
     for value in values {
         count += u64::from(!value.is_finite());
@@ -209,9 +212,9 @@ fn count_non_finite(values: &[f64]) -> u64 {
     count
 }
 
-/// [`add_scaled`] of values as they are stored.
+/// [`add_scaled`] of at most [`LANES`] values as they are stored. `narrow` is scratch of the same length.
 #[inline(always)]
-fn add_bytes(
+pub(crate) fn add_bytes(
     sums: &mut [f64],
     dtype: FloatDtype,
     bytes: &[u8],
@@ -264,9 +267,10 @@ fn add_words<const N: usize>(
     }
 }
 
-/// Rounds `values` into `out` and counts those that became infinite.
+/// Rounds at most [`LANES`] values into `out` and counts those that became infinite. `narrow` is scratch of the same
+/// length.
 #[inline(always)]
-fn encode(values: &[f64], dtype: FloatDtype, out: &mut [u8], narrow: &mut [f32]) -> u64 {
+pub(crate) fn encode(values: &[f64], dtype: FloatDtype, out: &mut [u8], narrow: &mut [f32]) -> u64 {
     match dtype {
         FloatDtype::F64 => {
             for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {

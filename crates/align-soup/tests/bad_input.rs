@@ -190,7 +190,7 @@ fn folders_that_are_no_checkpoints() {
     assert_eq!(
         kitchen.refusal(),
         "ingredients[1] (b) holds LoRA factors (adapter_config.json); the mean of factors is not the mean of \
-         updates, merge the adapter into its base first"
+         updates, give the adapter together with its base"
     );
 }
 

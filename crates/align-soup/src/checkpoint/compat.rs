@@ -1,6 +1,7 @@
 //! Do these checkpoints describe one model? Configuration, tokenizer, tensors, ancestor.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -93,7 +94,7 @@ pub(crate) fn expect_same_config(first: &Folder, other: &Folder) -> Result<(), S
 
 /// The keys that matter, with both generations of rotary settings (`rope_theta` and `rope_scaling`, or
 /// `rope_parameters`) spelt `rope.…`.
-fn comparable(config: &Map<String, Value>) -> BTreeMap<String, Value> {
+pub(crate) fn comparable(config: &Map<String, Value>) -> BTreeMap<String, Value> {
     let mut keys = BTreeMap::new();
     for (key, value) in config {
         let training_only =
@@ -121,7 +122,7 @@ fn comparable(config: &Map<String, Value>) -> BTreeMap<String, Value> {
 }
 
 /// Equality that does not tell 10000 from 10000.0.
-fn same(a: &Value, b: &Value) -> bool {
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
@@ -177,16 +178,21 @@ fn same_tokenizer(a: &[u8], b: &[u8]) -> bool {
 
 /// The ancestor a folder names: `ancestor` in `align.json` or `ORIGIN.json`, or in the weights' metadata.
 pub(crate) fn ancestor(folder: &Folder) -> Result<Option<String>, SoupError> {
+    Ok(named_ancestor(&folder.path)?.or_else(|| folder.metadata.get("ancestor").cloned()))
+}
+
+/// The ancestor named by the files of a folder, of weights or of an adapter.
+pub(crate) fn named_ancestor(path: &Path) -> Result<Option<String>, SoupError> {
     #[derive(Deserialize)]
     struct Origin {
         ancestor: Option<String>,
     }
     for file in ["align.json", "ORIGIN.json"] {
-        if let Some(Origin { ancestor: Some(ancestor) }) = read_json(&folder.path.join(file))? {
+        if let Some(Origin { ancestor: Some(ancestor) }) = read_json(&path.join(file))? {
             return Ok(Some(ancestor));
         }
     }
-    Ok(folder.metadata.get("ancestor").cloned())
+    Ok(None)
 }
 
 /// The common ancestor, if every folder names the same; warns where none is named.

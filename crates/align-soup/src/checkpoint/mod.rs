@@ -1,23 +1,28 @@
 //! Soups of checkpoint folders as transformers writes them.
 
-mod blocks;
-mod compat;
-mod open;
-mod place;
-mod plan;
+mod adapter;
+pub(crate) mod blocks;
+pub(crate) mod compat;
+mod file;
+pub(crate) mod open;
+pub(crate) mod place;
+pub(crate) mod plan;
 mod report;
-mod stream;
+mod source;
+pub(crate) mod stream;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+pub use adapter::{AdapterError, AdapterSoup, soup_adapters};
 pub use report::{IngredientReport, Progress, SoupOptions, SoupReport, SoupWarning};
+pub use source::{Source, ToSource};
 
 use self::open::{Folder, read_optional};
 use self::place::{CreateSink, Partial, create_file};
-use self::plan::Plan;
+use self::plan::{Plan, metadata};
 use self::stream::{Output, Streamed, stream};
 use crate::error::SoupError;
 use crate::mix::FloatDtype;
@@ -25,7 +30,7 @@ use crate::task_vector::TaskVectors;
 use crate::weights::Weights;
 
 /// What is copied from the first ingredient; `config.json` is handled apart.
-const COPIED: [&str; 11] = [
+pub(crate) const COPIED: [&str; 11] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -46,12 +51,14 @@ const COPIED: [&str; 11] = [
 /// Configuration, tokenizer and chat template are the first ingredient's. The recipe (weights, identities, ancestor)
 /// goes into the metadata of the weights and into `align.json`.
 ///
+/// An ingredient may be an adapter over a base, see [`Source`].
+///
 /// The folder is built beside `out` and renamed when complete; after an error `out` is as it was. When it replaces a
 /// checkpoint, everything is on the disk before the old one goes.
 ///
 /// # Errors
 /// See [`SoupError`]: differing tensors, shapes, configurations, tokenizers or ancestors, values that are not finite,
-/// quantised weights, LoRA factors, damaged files, an output that exists, a disk that is full.
+/// quantised weights, adapters without their base or over another, damaged files, an output that exists, a disk that is full.
 ///
 /// # Examples
 /// ```no_run
@@ -64,7 +71,7 @@ const COPIED: [&str; 11] = [
 /// # Ok::<(), align_soup::SoupError>(())
 /// ```
 pub fn soup_folders(
-    inputs: &[impl AsRef<Path>],
+    inputs: &[impl ToSource],
     weights: &Weights,
     options: &SoupOptions,
     out: impl AsRef<Path>,
@@ -78,18 +85,18 @@ pub fn soup_folders(
 /// # Errors
 /// As [`soup_folders`].
 pub fn soup_folders_observed(
-    inputs: &[impl AsRef<Path>],
+    inputs: &[impl ToSource],
     weights: &Weights,
     options: &SoupOptions,
     out: impl AsRef<Path>,
     observe: &(dyn Fn(Progress) -> ControlFlow<()> + Sync),
 ) -> Result<SoupReport, SoupError> {
-    let inputs: Vec<&Path> = inputs.iter().map(AsRef::as_ref).collect();
+    let inputs: Vec<Source> = inputs.iter().map(ToSource::to_source).collect();
     soup_with(&inputs, weights, options, out.as_ref(), observe, &create_file)
 }
 
 fn soup_with(
-    inputs: &[&Path],
+    inputs: &[Source],
     weights: &Weights,
     options: &SoupOptions,
     out: &Path,
@@ -110,18 +117,25 @@ fn soup_with(
             compat::expect_same_config(&folders[0], other)?;
         }
     }
-    let ancestors = folders.iter().map(compat::ancestor).collect::<Result<Vec<_>, _>>()?;
+    let ancestors = source::ancestors(&folders, options.allow_different_ancestors)?;
     let ancestor = compat::common_ancestor(&folders, &ancestors, options, &mut warnings)?;
 
-    let partial = Partial::begin(out, options.overwrite, inputs)?;
+    let paths: Vec<&Path> = inputs
+        .iter()
+        .flat_map(|input| [Some(&input.folder), input.adapter.as_ref()])
+        .flatten()
+        .map(PathBuf::as_path)
+        .collect();
+    let partial = Partial::begin(out, options.overwrite, &paths)?;
     let plan = Plan::new(&folders, options.dtype, options.max_shard_bytes);
     let mut ingredients: Vec<IngredientReport> = inputs
         .iter()
         .zip(weights.as_slice())
         .zip(ancestors)
         // As long as a real identity, so that headers are as long as they will be.
-        .map(|((folder, &weight), ancestor)| IngredientReport {
-            folder: folder.to_path_buf(),
+        .map(|((input, &weight), ancestor)| IngredientReport {
+            folder: input.folder.clone(),
+            adapter: input.adapter.clone(),
             weight,
             id: "0".repeat(64),
             ancestor,
@@ -134,7 +148,7 @@ fn soup_with(
         .map(|shard| {
             let path = partial.path().join(&shard.name);
             let sink = create(&path).map_err(|source| SoupError::Write { path: path.clone(), source })?;
-            Ok(Output { path, sink, data_start: plan.header(shard, &provisional).len() as u64 })
+            Ok(Output { path, sink, data_start: plan.header(shard, &metadata(&provisional)).len() as u64 })
         })
         .collect::<Result<Vec<_>, SoupError>>()?;
 
@@ -145,7 +159,7 @@ fn soup_with(
     warn_of_copies(&folders, weights, &streamed, &mut warnings);
     let recipe = recipe(&ingredients, ancestor.as_deref());
     for (shard, output) in plan.shards.iter().zip(&outputs) {
-        let header = plan.header(shard, &recipe);
+        let header = plan.header(shard, &metadata(&recipe));
         assert_eq!(header.len() as u64, output.data_start, "identities have one length");
         output.write_at(&header, 0)?;
         if partial.replaces() {
@@ -195,16 +209,16 @@ pub fn task_vectors_of_folders(
     a: impl AsRef<Path>,
     b: impl AsRef<Path>,
 ) -> Result<TaskVectors, SoupError> {
-    let folders = open_all(&[base.as_ref(), a.as_ref(), b.as_ref()])?;
+    let folders = open_all(&[base.as_ref(), a.as_ref(), b.as_ref()].map(Source::from))?;
     blocks::folder_task_vectors(&folders[0], [&folders[1], &folders[2]])
 }
 
 /// Opens folders and compares their tensors with the first one's.
-fn open_all(paths: &[&Path]) -> Result<Vec<Folder>, SoupError> {
-    let folders = paths
+fn open_all(sources: &[Source]) -> Result<Vec<Folder>, SoupError> {
+    let folders = sources
         .iter()
         .enumerate()
-        .map(|(index, path)| Folder::open(path, index))
+        .map(|(index, source)| source.open(index))
         .collect::<Result<Vec<_>, _>>()?;
     for other in &folders[1..] {
         compat::expect_same_tensors(&folders[0], other)?;
@@ -214,15 +228,20 @@ fn open_all(paths: &[&Path]) -> Result<Vec<Folder>, SoupError> {
 
 /// The recipe as it is written: names of folders, not where they lie on this machine.
 fn recipe(ingredients: &[IngredientReport], ancestor: Option<&str>) -> Value {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let ingredients: Vec<Value> = ingredients
         .iter()
         .map(|ingredient| {
-            json!({
-                "name": ingredient.folder.file_name().map(|name| name.to_string_lossy().into_owned()),
+            let mut entry = json!({
+                "name": name(&ingredient.folder),
                 "weight": ingredient.weight,
                 "id": ingredient.id,
                 "ancestor": ingredient.ancestor,
-            })
+            });
+            if let Some(adapter) = &ingredient.adapter {
+                entry["adapter"] = json!(name(adapter));
+            }
+            entry
         })
         .collect();
     json!({ "method": "linear", "ancestor": ancestor, "ingredients": ingredients })
@@ -268,7 +287,7 @@ fn write_companions(partial: &Partial, first: &Folder, dtype: Option<FloatDtype>
 }
 
 /// Sets `dtype`, or `torch_dtype` where that is what the file has, here and in nested configurations that state one.
-fn state_dtype(config: &mut Map<String, Value>, dtype: FloatDtype) {
+pub(crate) fn state_dtype(config: &mut Map<String, Value>, dtype: FloatDtype) {
     fn replace(config: &mut Map<String, Value>, dtype: FloatDtype) -> bool {
         let mut found = false;
         for (key, value) in config.iter_mut() {
@@ -286,7 +305,7 @@ fn state_dtype(config: &mut Map<String, Value>, dtype: FloatDtype) {
     }
 }
 
-fn pretty(value: &Value) -> Vec<u8> {
+pub(crate) fn pretty(value: &Value) -> Vec<u8> {
     let mut text = format!("{value:#}").into_bytes();
     text.push(b'\n');
     text

@@ -2,79 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use safetensors::Dtype;
-use safetensors::tensor::Metadata;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::adapter::{Adapter, Base};
+use super::file::Shard;
+pub(crate) use super::file::TensorEntry;
 use crate::error::{Ingredient, SoupError};
-use crate::mix::FloatDtype;
 
-/// The longest header the safetensors format allows.
-const MAX_HEADER: u64 = 100_000_000;
 /// The name of unsharded weights.
 pub(crate) const SINGLE: &str = "model.safetensors";
 /// The name of the list of shards.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
-
-/// Where a tensor lies.
-#[derive(Clone, Debug)]
-pub(crate) struct TensorEntry {
-    pub(crate) name: String,
-    pub(crate) dtype: Dtype,
-    pub(crate) shape: Vec<usize>,
-    shard: usize,
-    offset: u64,
-    pub(crate) bytes: u64,
-}
-
-impl TensorEntry {
-    pub(crate) fn values(&self) -> u64 {
-        self.shape.iter().map(|&n| n as u64).product()
-    }
-
-    /// The float type, or `None` for integers and booleans.
-    pub(crate) fn float(&self) -> Option<FloatDtype> {
-        match self.dtype {
-            Dtype::F64 => Some(FloatDtype::F64),
-            Dtype::F32 => Some(FloatDtype::F32),
-            Dtype::F16 => Some(FloatDtype::F16),
-            Dtype::BF16 => Some(FloatDtype::BF16),
-            _ => None,
-        }
-    }
-
-    /// Whether the type (or the name, for packed integers) is one that quantisers write.
-    fn is_quantized(&self) -> bool {
-        let plain = matches!(
-            self.dtype,
-            Dtype::F64
-                | Dtype::F32
-                | Dtype::F16
-                | Dtype::BF16
-                | Dtype::I64
-                | Dtype::I32
-                | Dtype::I16
-                | Dtype::I8
-                | Dtype::U64
-                | Dtype::U32
-                | Dtype::U16
-                | Dtype::U8
-                | Dtype::BOOL
-        );
-        let packed = [".qweight", ".qzeros", ".absmax", ".quant_map", ".weight_packed"];
-        let integer_weight = self.float().is_none() && self.name.ends_with(".weight");
-        !plain || integer_weight || packed.iter().any(|suffix| self.name.ends_with(suffix))
-    }
-}
-
-struct Shard {
-    path: PathBuf,
-    file: File,
-}
 
 /// An open checkpoint folder: headers are read, tensors are not.
 pub(crate) struct Folder {
@@ -87,6 +29,8 @@ pub(crate) struct Folder {
     /// `__metadata__` of the shards, merged.
     pub(crate) metadata: BTreeMap<String, String>,
     shards: Vec<Shard>,
+    /// Low-rank updates that are added while reading.
+    adapter: Option<Adapter>,
 }
 
 impl Folder {
@@ -110,6 +54,7 @@ impl Folder {
             by_name: HashMap::new(),
             metadata: BTreeMap::new(),
             shards: Vec::new(),
+            adapter: None,
         };
         if path.join(SINGLE).exists() {
             folder.add_shard(path.join(SINGLE))?;
@@ -124,6 +69,23 @@ impl Folder {
             }),
             None => Ok(folder),
         }
+    }
+
+    /// Opens a base with a low-rank adapter in PEFT's form over it. Tensors are merged while they are read: those that the
+    /// adapter changes read as f32 (f64 over f64), whatever the base holds; the configuration is the base's.
+    pub(crate) fn open_with_adapter(adapter: &Path, base: &Path, index: usize) -> Result<Self, SoupError> {
+        let mut folder = Self::open(base, index)?;
+        folder.who.folder = Some(adapter.to_owned());
+        let base = Base { path: base, config: &folder.config, tensors: &mut folder.tensors };
+        let (adapter, shard) = Adapter::open(adapter, base, folder.shards.len())?;
+        folder.shards.push(shard);
+        folder.adapter = Some(adapter);
+        Ok(folder)
+    }
+
+    /// The adapter, if the folder was opened with one.
+    pub(crate) fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
     }
 
     fn add_indexed(&mut self, path: &Path) -> Result<(), SoupError> {
@@ -166,47 +128,15 @@ impl Folder {
         Ok(())
     }
 
+    /// Takes in a file's tensors.
     fn add_shard(&mut self, path: PathBuf) -> Result<(), SoupError> {
-        let read = |source| SoupError::Read { path: path.clone(), source };
-        let mut file = File::open(&path).map_err(read)?;
-        let file_length = file.metadata().map_err(read)?.len();
-        if file_length < 8 {
-            return Err(SoupError::FileLength { path, expected: 8, found: file_length });
-        }
-        let mut length = [0u8; 8];
-        file.read_exact(&mut length).map_err(read)?;
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER || length > file_length - 8 {
-            return Err(SoupError::HeaderLength { path, length, file_length });
-        }
-        let mut header = vec![0u8; length as usize];
-        file.read_exact(&mut header).map_err(read)?;
-        // Checks that offsets are contiguous and agree with shapes and types.
-        let header: Metadata = serde_json::from_slice(&header)
-            .map_err(|source| SoupError::Header { path: path.clone(), source })?;
-        let expected = 8 + length + header.data_len() as u64;
-        if expected != file_length {
-            return Err(SoupError::FileLength { path, expected, found: file_length });
-        }
-        let mut tensors: Vec<TensorEntry> = header
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| TensorEntry {
-                name,
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                shard: self.shards.len(),
-                offset: 8 + length + info.data_offsets.0 as u64,
-                bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
-            })
-            .collect();
-        tensors.sort_by(|a, b| (a.offset, &a.name).cmp(&(b.offset, &b.name)));
+        let (shard, tensors) = Shard::open(path, self.shards.len())?;
         for tensor in tensors {
             self.by_name.insert(tensor.name.clone(), self.tensors.len());
             self.tensors.push(tensor);
         }
-        self.metadata.extend(header.metadata().clone().unwrap_or_default());
-        self.shards.push(Shard { path, file });
+        self.metadata.extend(shard.metadata.clone());
+        self.shards.push(shard);
         Ok(())
     }
 
@@ -216,9 +146,10 @@ impl Folder {
 
     /// Fills `buffer` from the tensor's bytes starting at `start`.
     pub(crate) fn read(&self, tensor: &TensorEntry, start: u64, buffer: &mut [u8]) -> Result<(), SoupError> {
-        let shard = &self.shards[tensor.shard];
-        read_exact_at(&shard.file, buffer, tensor.offset + start)
-            .map_err(|source| SoupError::Read { path: shard.path.clone(), source })
+        match (tensor.update, &self.adapter) {
+            (Some(update), Some(adapter)) => adapter.read_merged(update, &self.shards, tensor, start, buffer),
+            _ => self.shards[tensor.shard].read(tensor, start, buffer),
+        }
     }
 }
 
@@ -244,24 +175,6 @@ pub(crate) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, SoupError> {
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(SoupError::Read { path: path.to_owned(), source }),
     }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        let read = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        buffer = &mut buffer[read..];
-        offset += read as u64;
-    }
-    Ok(())
 }
 
 /// Writes all of `bytes` at `offset`.

@@ -57,7 +57,9 @@ impl Partial {
             if replaces && !overwrite {
                 return Err(SoupError::OutputExists { path: destination.to_owned() });
             }
-            if replaces && !existing.join("config.json").exists() {
+            let is_checkpoint =
+                ["config.json", "adapter_config.json"].iter().any(|name| existing.join(name).exists());
+            if replaces && !is_checkpoint {
                 return Err(SoupError::OutputNotCheckpoint { path: destination.to_owned() });
             }
         }

@@ -37,11 +37,11 @@ impl Plan {
     /// Lays out the soup of `folders`, whose tensors have been compared, in shards of at most `max_shard_bytes` (one
     /// tensor may be larger).
     pub(crate) fn new(folders: &[Folder], dtype: Option<FloatDtype>, max_shard_bytes: u64) -> Self {
-        let mut tensors: Vec<Planned> = folders[0]
+        let tensors = folders[0]
             .tensors
             .iter()
             .map(|first| {
-                let float = first.float().map(|own| dtype.unwrap_or(own));
+                let float = first.stored_float().map(|own| dtype.unwrap_or(own));
                 let mut tensor = first.clone();
                 if let Some(float) = float {
                     tensor.dtype = file_dtype(float);
@@ -54,7 +54,11 @@ impl Plan {
                 Planned { tensor, sources, float, shard: 0, offset: 0 }
             })
             .collect();
+        Self::lay_out(tensors, max_shard_bytes)
+    }
 
+    /// Gives every tensor its place, in shards of at most `max_shard_bytes` (one tensor may be larger).
+    pub(crate) fn lay_out(mut tensors: Vec<Planned>, max_shard_bytes: u64) -> Self {
         let mut shards: Vec<PlannedShard> = Vec::new();
         for (index, planned) in tensors.iter().enumerate() {
             match shards.last_mut() {
@@ -89,11 +93,11 @@ impl Plan {
         Self { tensors, shards }
     }
 
-    /// The header of a shard, its length in front, padded to 8 bytes. Its length does not depend on the identities in
-    /// `recipe` as long as these have one length.
-    pub(crate) fn header(&self, shard: &PlannedShard, recipe: &Value) -> Vec<u8> {
+    /// The header of a shard, its length in front, padded to 8 bytes. Its length does not depend on what the strings in
+    /// `metadata` say as long as these keep their lengths.
+    pub(crate) fn header(&self, shard: &PlannedShard, metadata: &Value) -> Vec<u8> {
         let mut header = Map::new();
-        header.insert("__metadata__".to_owned(), metadata(recipe));
+        header.insert("__metadata__".to_owned(), metadata.clone());
         for &index in &shard.tensors {
             let Planned { tensor, offset, .. } = &self.tensors[index];
             let entry = json!({
@@ -129,7 +133,7 @@ impl Plan {
     }
 }
 
-fn file_dtype(dtype: FloatDtype) -> Dtype {
+pub(crate) fn file_dtype(dtype: FloatDtype) -> Dtype {
     match dtype {
         FloatDtype::F64 => Dtype::F64,
         FloatDtype::F32 => Dtype::F32,
@@ -138,8 +142,8 @@ fn file_dtype(dtype: FloatDtype) -> Dtype {
     }
 }
 
-/// `__metadata__`: strings only, as the format demands.
-fn metadata(recipe: &Value) -> Value {
+/// `__metadata__` of a soup: strings only, as the format demands.
+pub(crate) fn metadata(recipe: &Value) -> Value {
     let mut metadata = Map::new();
     metadata.insert("format".to_owned(), json!("pt"));
     if let Some(ancestor) = recipe["ancestor"].as_str() {

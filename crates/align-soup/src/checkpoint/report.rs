@@ -74,8 +74,11 @@ pub struct SoupReport {
 /// One ingredient of a soup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct IngredientReport {
-    /// Its folder.
+    /// Its folder; the base of an adapter.
     pub folder: PathBuf,
+    /// The adapter that was merged into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
     /// Its weight.
     pub weight: f64,
     /// Identity of its weights.

@@ -59,8 +59,15 @@ fn a_full_disk_leaves_the_old_checkpoint_and_nothing_half_written() {
         };
         let options = SoupOptions { overwrite: true, ..SoupOptions::default() };
         let weights = Weights::uniform(2).unwrap();
-        let error = soup_with(&[&a, &b], &weights, &options, &out, &|_| ControlFlow::Continue(()), &create)
-            .unwrap_err();
+        let error = soup_with(
+            &[&a, &b].map(Source::from),
+            &weights,
+            &options,
+            &out,
+            &|_| ControlFlow::Continue(()),
+            &create,
+        )
+        .unwrap_err();
 
         let SoupError::Write { path, source } = &error else { panic!("{error}") };
         assert!(path.ends_with("model.safetensors"), "{error}");
