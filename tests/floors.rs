@@ -7,12 +7,13 @@ use serde_json::Value;
 
 /// Every crate's floor. The kernels lie under the core; test doubles stand above everything, so that nothing but a test
 /// can reach them.
-const FLOORS: [(&str, usize); 14] = [
+const FLOORS: [(&str, usize); 15] = [
     ("align-kernels", 0),
     ("align-core", 1),
     ("align-models", 2),
     ("align-data", 2),
     ("align-soup", 2),
+    ("align-fusion", 3),
     ("align-train", 3),
     ("align-nash", 4),
     ("align-occupancy", 4),

@@ -8,7 +8,8 @@
 //! | [`kernels`] | `align-kernels` | fused operations |
 //! | [`models`] | `align-models` | transformers, checkpoints, generation, heads, adapters |
 //! | [`data`] | `align-data` | files, templates, tokenizers, a synthetic world |
-//! | [`soup`] | `align-soup` | averages of weights |
+//! | [`soup`] | `align-soup` | averages and merges of weights |
+//! | [`fusion`] | `align-fusion` | a large model steered by small ones at decoding time |
 //! | [`train`] | `align-train` | the step, the loop, resume |
 //! | [`reward`] | `align-reward` | reward models, ensembles, best-of-n |
 //! | [`ppo`] | `align-ppo` | PPO with any reference: SALSA |
@@ -19,6 +20,7 @@
 
 pub use align_core as core;
 pub use align_data as data;
+pub use align_fusion as fusion;
 pub use align_kernels as kernels;
 pub use align_models as models;
 pub use align_nash as nash;
@@ -48,6 +50,8 @@ mod pages {
         Glossary "glossary.md"
         Log "log.md"
         MethodCorrelatedProxies "methods/correlated-proxies.md"
+        MethodFusion "methods/fusion.md"
+        MethodMerging "methods/merging.md"
         MethodNash "methods/nash.md"
         MethodPpo "methods/ppo.md"
         MethodRewardEnsembles "methods/reward-ensembles.md"
