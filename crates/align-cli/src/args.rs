@@ -52,15 +52,21 @@ pub(crate) enum Command {
     /// Average the weights of checkpoints, tensor by tensor from disk
     #[command(after_help = help::SOUP)]
     Soup(SoupArgs),
+    /// Merge checkpoints by a mergekit configuration: TIES, DARE, slerp, frankenmerges and the others
+    #[command(after_help = help::MERGE)]
+    Merge(MergeArgs),
     /// Complete prompts
     #[command(after_help = help::GENERATE)]
-    Generate(GenerateArgs),
+    Generate(WithModel<GenerateArgs>),
     /// Talk to a model
     #[command(after_help = help::CHAT)]
-    Chat(ChatArgs),
+    Chat(WithModel<ChatArgs>),
     /// The log-probability of every token given those before it
     #[command(after_help = help::LOGPROBS)]
-    Logprobs(LogprobsArgs),
+    Logprobs(WithModel<LogprobsArgs>),
+    /// Steer a large model by small ones: sample, score, talk, and see which expert speaks where
+    #[command(subcommand, after_help = help::FUSE)]
+    Fuse(FuseCommand),
     /// Score completions or pairs with a reward model
     #[command(after_help = help::SCORE)]
     Score(ScoreArgs),
@@ -109,7 +115,7 @@ impl LoadArgs {
     /// Starts the device and makes sure that it takes the type.
     pub(crate) fn open(&self) -> Result<(Device, DType), DeviceError> {
         let device = self.device.device.open()?;
-        let dtype = self.dtype.on(&device, self.device.device)?;
+        let dtype = self.dtype.on(&device, &self.device.device)?;
         Ok((device, dtype))
     }
 }
@@ -121,6 +127,13 @@ pub(crate) struct RecipeArgs {
     /// Overrides such as `training.learning_rate=1e-4`; in a recipe of stages, `stage.table.key=value`
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
+    #[command(flatten)]
+    pub(crate) begin: BeginArgs,
+}
+
+/// How a run is begun.
+#[derive(Debug, Args)]
+pub(crate) struct BeginArgs {
     /// Go on with an interrupted run
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) resume: bool,
@@ -133,9 +146,15 @@ pub(crate) struct RecipeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SoupArgs {
-    /// The checkpoint folders to average; policies often start from the first
+    /// The checkpoint folders to average; policies often start from the first. With --base or --as-adapter: LoRA adapters
     #[arg(required = true, num_args = 1.., value_name = "MODEL")]
     pub(crate) models: Vec<PathBuf>,
+    /// The base that the models are adapters of: their merged weights are averaged, never their factors
+    #[arg(long, value_name = "DIR", conflicts_with = "search")]
+    pub(crate) base: Option<PathBuf>,
+    /// Write the soup of adapters as one adapter with the same product; its rank is the sum of theirs
+    #[arg(long, conflicts_with_all = ["base", "dtype", "search"])]
+    pub(crate) as_adapter: bool,
     /// Where the soup goes
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
@@ -154,6 +173,91 @@ pub(crate) struct SoupArgs {
     /// Replace the output folder if it exists
     #[arg(long)]
     pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) search: SoupSearchArgs,
+}
+
+/// Soups that are evaluated. The output is then the folder of a run: model/, path.json, weights.json, map.json, report.html.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Search and map (DIR is then a run's folder, with model/ and report.html)")]
+#[command(group(clap::ArgGroup::new("search").args(["greedy", "learned", "map"]).multiple(true)))]
+pub(crate) struct SoupSearchArgs {
+    /// Keep a model only if the soup does not get worse with it
+    #[arg(long, conflicts_with_all = ["weights", "learned", "dtype", "force"])]
+    pub(crate) greedy: bool,
+    /// Learn the weights on --data
+    #[arg(long, conflicts_with_all = ["weights", "dtype", "force"], requires = "data")]
+    pub(crate) learned: bool,
+    /// Draw the figure on the plane through three models
+    #[arg(long, conflicts_with_all = ["dtype", "force"])]
+    pub(crate) map: bool,
+    /// The figure: nll or exact_match on --data, or one that --eval measures
+    #[arg(long, default_value = "nll", value_name = "NAME", requires = "search")]
+    pub(crate) metric: String,
+    /// Held-out rows with `prompt` and `completion`, `messages` or `text`
+    #[arg(long, value_name = "F.jsonl", requires = "search")]
+    pub(crate) data: Option<PathBuf>,
+    /// The keys of an eval recipe, without arms
+    #[arg(long, value_name = "F.toml", requires = "search")]
+    pub(crate) eval: Option<PathBuf>,
+    /// What shares learnt weights: model or layer [default: model]
+    #[arg(long, value_name = "PART", requires = "learned")]
+    pub(crate) by: Option<String>,
+    /// Steps that weights are learnt for [default: 100]
+    #[arg(long, value_name = "N", requires = "learned")]
+    pub(crate) steps: Option<u32>,
+    /// Points along the longer side of the map [default: 17]
+    #[arg(long, value_name = "N", requires = "map")]
+    pub(crate) points: Option<u32>,
+    /// How far the map goes beyond the models, as a share of their extent [default: 0.25]
+    #[arg(long, value_name = "X", requires = "map")]
+    pub(crate) margin: Option<f64>,
+    /// Go on with an interrupted search or map
+    #[arg(long, conflicts_with = "overwrite", requires = "search")]
+    pub(crate) resume: bool,
+    /// Where to compute: flex (CPU), wgpu[:i], cuda[:i] or auto
+    #[arg(long, default_value = "flex", value_name = "D", requires = "search")]
+    pub(crate) device: DeviceChoice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// A configuration in mergekit's YAML
+    #[arg(value_name = "CONFIG.yml")]
+    pub(crate) config: PathBuf,
+    /// Where the merged model goes
+    #[arg(value_name = "OUT", required_unless_present = "dry_run")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace the output folder if it exists
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Decides what DARE and DELLA drop
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Largest file of weights, such as 5GB, 500MB or a number of bytes
+    #[arg(long, default_value = "5GB", value_name = "SIZE", value_parser = size)]
+    pub(crate) max_shard_size: u64,
+    /// Merge although rows of the embeddings mean different tokens, or a filter is in no tensor's name
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print what every tensor of the result is made of, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// A number of bytes, with KB, MB or GB (powers of ten) behind it or nothing.
+fn size(text: &str) -> Result<u64, String> {
+    let expected = || format!("expected a size such as 5GB, 500MB or 100000, found {text:?}");
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let factor = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err(expected()),
+    };
+    let number: u64 = number.trim().parse().map_err(|_| expected())?;
+    number.checked_mul(factor).filter(|bytes| *bytes > 0).ok_or_else(expected)
 }
 
 /// A number in its range.
@@ -190,12 +294,89 @@ pub(crate) struct SamplingArgs {
     pub(crate) seed: u64,
 }
 
+/// A model and what is done with it.
+#[derive(Debug, Args)]
+pub(crate) struct WithModel<T: Args> {
+    /// A model folder or hub id, or a fusion's file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) options: T,
+}
+
+/// A fusion and what is done with it.
+#[derive(Debug, Args)]
+pub(crate) struct WithFusion<T: Args> {
+    /// A fusion's file, or a folder with a fusion.toml
+    pub(crate) fusion: String,
+    #[command(flatten)]
+    pub(crate) options: T,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FuseCommand {
+    /// Complete prompts
+    #[command(after_help = help::FUSE_GENERATE)]
+    Generate(WithFusion<GenerateArgs>),
+    /// The log-probability of every token given those before it
+    #[command(after_help = help::FUSE_LOGPROBS)]
+    Logprobs(WithFusion<LogprobsArgs>),
+    /// Negative log-likelihood and exact match of completions
+    #[command(after_help = help::FUSE_EVAL)]
+    Eval(WithFusion<FuseEvalArgs>),
+    /// Talk to the fusion
+    #[command(after_help = help::FUSE_CHAT)]
+    Chat(WithFusion<ChatArgs>),
+    /// Write the experts' weights at every token, and draw them over the text
+    #[command(after_help = help::FUSE_EXPLAIN)]
+    Explain(WithFusion<ExplainArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FuseEvalArgs {
+    /// Rows with `prompt` and `completion`, or `chosen`
+    #[arg(long, value_name = "F.jsonl")]
+    pub(crate) data: PathBuf,
+    /// Answer every prompt greedily too, and count the answers that are the completion, token by token
+    #[arg(long)]
+    pub(crate) exact_match: bool,
+    /// How many tokens such an answer may have at most
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) max_new_tokens: usize,
+    /// Rows computed at once
+    #[arg(long, default_value_t = 8, value_name = "B")]
+    pub(crate) batch: usize,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("explained").required(true).args(["prompt", "data"])))]
+pub(crate) struct ExplainArgs {
+    /// One prompt, as text; no template is applied
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// What follows the prompt [default: what the fusion says]
+    #[arg(long, value_name = "TEXT", requires = "prompt")]
+    pub(crate) completion: Option<String>,
+    /// Rows with `prompt`, and perhaps `completion`; the fusion answers those without
+    #[arg(long, value_name = "F.jsonl")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where weights.jsonl and report.html go
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    /// Rows computed at once
+    #[arg(long, default_value_t = 8, value_name = "B")]
+    pub(crate) batch: usize,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("input").required(true).args(["prompt", "data"])))]
 pub(crate) struct GenerateArgs {
-    /// A model folder or hub id
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: String,
     /// One prompt, as text; no template is applied
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: Option<String>,
@@ -216,9 +397,6 @@ pub(crate) struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
-    /// A model folder or hub id, with a chat template
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: String,
     /// A system message to start with
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
@@ -230,9 +408,6 @@ pub(crate) struct ChatArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogprobsArgs {
-    /// A model folder or hub id
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: String,
     /// Rows with `text`, `prompt` and `completion`, or `messages`
     #[arg(long, value_name = "F.jsonl")]
     pub(crate) data: PathBuf,
@@ -327,5 +502,15 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_numbers_with_a_unit_behind_them() {
+        assert_eq!(size("5GB"), Ok(5_000_000_000));
+        assert_eq!(size("250 mb"), Ok(250_000_000));
+        assert_eq!(size("4096"), Ok(4096));
+        for refused in ["", "GB", "5TB", "-1GB", "1.5GB", "0"] {
+            assert!(size(refused).is_err(), "{refused:?}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use burn::module::Module;
 use burn::tensor::{DType, Device};
 
+use crate::fusion::fusion_file;
 use crate::progress::working;
 use crate::recipe::parts::{EncodeConfig, MODEL, stage_reference};
 
@@ -86,37 +87,45 @@ impl Context {
         }
     }
 
-    /// The one model folder a reference means.
+    /// The one folder of weights a reference means.
     pub(crate) fn model(&self, reference: &str) -> Result<PathBuf> {
-        let mut models = self.models(reference)?;
-        if models.len() > 1 {
-            bail!(
-                "`{reference}` has {} seeds, and one model is needed here: write `{reference}/seed-…`",
-                models.len()
-            );
-        }
-        Ok(models.remove(0).1)
+        one(reference, self.models(reference)?)
     }
 
-    /// Every model a reference means, with its seed if the stage ran over several.
+    /// Every folder of weights a reference means, with its seed if the stage ran over several. A fusion has none.
     pub(crate) fn models(&self, reference: &str) -> Result<Vec<(Option<u64>, PathBuf)>> {
+        let models = self.models_to_read(reference)?;
+        if models.iter().any(|(_, path)| fusion_file(path).is_some()) {
+            bail!(
+                "`{reference}` is a fusion: it is sampled, scored and compared, and has no weights of its own to train, average \
+                 or judge by; expected a model with weights"
+            );
+        }
+        Ok(models)
+    }
+
+    /// The one model a reference means, to be read and not trained.
+    pub(crate) fn model_to_read(&self, reference: &str) -> Result<PathBuf> {
+        one(reference, self.models_to_read(reference)?)
+    }
+
+    /// Every model a reference means, fusions among them, with its seed if the stage ran over several.
+    pub(crate) fn models_to_read(&self, reference: &str) -> Result<Vec<(Option<u64>, PathBuf)>> {
         let Some(inside) = stage_reference(reference) else {
             return Ok(vec![(None, resolve_model(reference)?)]);
         };
         let folder = self.run.join(inside);
-        // A model inside a stage's folder: a member of an ensemble.
-        if folder.join("config.json").is_file() {
+        // A model inside a stage's folder, such as a member of an ensemble, or a file.
+        if folder.join("config.json").is_file() || folder.is_file() {
             return Ok(vec![(None, folder)]);
         }
-        if folder.join(MODEL).is_dir() {
-            let seed = seed_of(&folder);
-            return Ok(vec![(seed, folder.join(MODEL))]);
+        if let Some(model) = model_in(&folder) {
+            return Ok(vec![(seed_of(&folder), model)]);
         }
         let mut seeds: Vec<(Option<u64>, PathBuf)> = std::fs::read_dir(&folder)
             .with_context(|| format!("`{reference}` is not there: expected {}", folder.display()))?
             .flatten()
-            .filter_map(|entry| Some((Some(seed_of(&entry.path())?), entry.path().join(MODEL))))
-            .filter(|(_, model)| model.is_dir())
+            .filter_map(|entry| Some((Some(seed_of(&entry.path())?), model_in(&entry.path())?)))
             .collect();
         seeds.sort();
         if seeds.is_empty() {
@@ -191,10 +200,30 @@ pub(crate) fn encoder(folder: &Path, vocabulary: Option<usize>, options: EncodeO
     Ok(Encoder::new(Arc::new(tokenizer), template, options))
 }
 
-/// A model folder as it is, or a hub id through the cache.
+/// A model folder or a fusion's file as it is, or a hub id through the cache.
 pub(crate) fn resolve_model(reference: &str) -> Result<PathBuf> {
+    if reference.ends_with(".toml") && !Path::new(reference).exists() {
+        bail!("`{reference}` is not there: expected a fusion's file");
+    }
     let options = HubOptions { progress: true, ..HubOptions::from_env() };
     Ok(hub::resolve(reference, HubKind::Model, &options)?)
+}
+
+/// What a stage's folder holds: a model with weights, or a fusion.
+fn model_in(folder: &Path) -> Option<PathBuf> {
+    let model = folder.join(MODEL);
+    if model.is_dir() { Some(model) } else { fusion_file(folder) }
+}
+
+/// The only one of a reference's models.
+fn one(reference: &str, mut models: Vec<(Option<u64>, PathBuf)>) -> Result<PathBuf> {
+    if models.len() > 1 {
+        bail!(
+            "`{reference}` has {} seeds, and one model is needed here: write `{reference}/seed-…`",
+            models.len()
+        );
+    }
+    Ok(models.remove(0).1)
 }
 
 fn seed_of(folder: &Path) -> Option<u64> {

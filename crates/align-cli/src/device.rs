@@ -3,9 +3,11 @@
 use std::str::FromStr;
 
 use burn::tensor::{DType, Device};
+use serde::{Deserialize, Serialize};
 
 /// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) enum DeviceChoice {
     /// The CPU.
     Flex,
@@ -68,8 +70,23 @@ impl std::fmt::Display for DeviceChoice {
     }
 }
 
+impl From<DeviceChoice> for String {
+    fn from(choice: DeviceChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = DeviceError;
+
+    fn try_from(text: String) -> Result<Self, DeviceError> {
+        text.parse()
+    }
+}
+
 /// The type of a model's weights in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) enum DtypeChoice {
     F32,
     Bf16,
@@ -89,18 +106,40 @@ impl FromStr for DtypeChoice {
     }
 }
 
+impl From<DtypeChoice> for String {
+    fn from(choice: DtypeChoice) -> Self {
+        choice.name().to_owned()
+    }
+}
+
+impl TryFrom<String> for DtypeChoice {
+    type Error = DeviceError;
+
+    fn try_from(text: String) -> Result<Self, DeviceError> {
+        text.parse()
+    }
+}
+
 impl DtypeChoice {
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
     /// Burn's name for it, if the device computes in it.
-    pub(crate) fn on(self, device: &Device, choice: DeviceChoice) -> Result<DType, DeviceError> {
-        let (dtype, name) = match self {
-            Self::F32 => (DType::F32, "f32"),
-            Self::Bf16 => (DType::BF16, "bf16"),
-            Self::F16 => (DType::F16, "f16"),
+    pub(crate) fn on(self, device: &Device, choice: &dyn std::fmt::Display) -> Result<DType, DeviceError> {
+        let dtype = match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
         };
         if device.supports_dtype(dtype) {
             Ok(dtype)
         } else {
-            Err(DeviceError::NoDtype { device: choice.to_string(), dtype: name })
+            Err(DeviceError::NoDtype { device: choice.to_string(), dtype: self.name() })
         }
     }
 }
@@ -115,6 +154,11 @@ impl DeviceChoice {
             Self::Auto => cuda(0).or_else(|_| wgpu(0)).or_else(|_| flex()),
         }
     }
+}
+
+/// Whether tensors of the device live in the machine's own memory.
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    flex().is_ok_and(|cpu| *device == cpu)
 }
 
 #[cfg(feature = "flex")]

@@ -86,7 +86,30 @@ Models of one architecture, tokenizer and ancestor; sums are in f64 whatever the
 
 Examples:
   align soup --out runs/soup runs/sft-a/model runs/sft-b/model
-  align soup --out runs/soup --weights 0.7,0.3 --dtype bf16 runs/sft-a/model runs/sft-b/model";
+  align soup --out runs/soup --weights 0.7,0.3 --dtype bf16 runs/sft-a/model runs/sft-b/model
+  align soup --out runs/soup --base base runs/sft-a/adapter runs/sft-b/adapter
+  align soup --out runs/adapter --as-adapter runs/sft-a/adapter runs/sft-b/adapter
+
+--greedy begins with the model that is best alone and keeps another only if the soup is no worse with it; every score is written
+down, and --resume goes on. --learned finds weights by gradient descent on rows nobody trained on. --map evaluates weighted sums of
+three models on the plane through them and draws it.
+  align soup --out runs/greedy --greedy --data held_out.jsonl runs/*/model
+  align soup --out runs/learned --learned --by layer --data held_out.jsonl runs/sft-a/model runs/sft-b/model
+  align soup --out runs/map --map --data held_out.jsonl runs/sft-a/model runs/sft-b/model runs/sft-c/model
+  align soup --out runs/gold --greedy --metric reward --eval measures.toml runs/*/model";
+
+pub(crate) const MERGE: &str = "\
+CONFIG.yml has `models` or `slices`, `merge_method`, perhaps `base_model`, `parameters`, `dtype`, `tokenizer_source`. Models are
+folders, hub ids, `model@revision` or `model+adapter`. Values may be lists (from the first layer to the last) or depend on tensors'
+names ({ filter: mlp, value: 0.5 }). What has no meaning is refused with its line. Memory is that of the largest tensor in all
+models.
+Methods: linear, slerp, nuslerp, multislerp, karcher, task_arithmetic, ties, dare_linear, dare_ties, della, della_linear,
+breadcrumbs, breadcrumbs_ties, model_stock, sce, passthrough.
+
+Examples:
+  align merge ties.yml runs/merged
+  align merge dare.yml runs/merged --seed 7 --max-shard-size 2GB
+  align merge frankenmerge.yml --dry-run               what every tensor would be made of";
 
 pub(crate) const GENERATE: &str = "\
 Draws are keyed by seed, prompt and position: batch size and order change nothing. `logprobs` are of the raw distribution, as
@@ -109,6 +132,58 @@ Each row has `text` (tokenised as it stands), `prompt` and `completion` (one aft
 
 Example:
   align logprobs --model my-model --data texts.jsonl --out logprobs.jsonl";
+
+pub(crate) const FUSE: &str = "\
+A fusion is a TOML file: `base` (the large model), `anchor` (the small one), `[experts]` (small tuned ones by name), and perhaps
+`[weighing]`, `vocabulary` and `dtype`; paths are relative to the file. A member may be a table with `model`, `adapter`, `prefix` and
+`device`. The file stands wherever a model is read: `align generate --model fusion.toml` too.
+
+  base = \"large\"
+  anchor = \"small\"
+  [experts]
+  facts = \"small-facts\"
+  sums = { adapter = \"small-sums/adapter\" }
+  [weighing]
+  kind = \"dynamic\"                                     or \"static\" with weights = [1.0, 0.5]
+
+Examples:
+  align fuse generate fusion.toml --prompt 'Once upon a time' --temperature 0
+  align fuse eval fusion.toml --data held_out.jsonl --exact-match
+  align fuse explain fusion.toml --data held_out.jsonl --out weights";
+
+pub(crate) const FUSE_GENERATE: &str = "\
+As `align generate --model fusion.toml`; see there.
+
+Example:
+  align fuse generate fusion.toml --data prompts.jsonl --json --temperature 0 > completions.jsonl";
+
+pub(crate) const FUSE_LOGPROBS: &str = "\
+As `align logprobs --model fusion.toml`; see there. Weights depend on the text alone: an answer scores what it was drawn with.
+
+Example:
+  align fuse logprobs fusion.toml --data texts.jsonl --out logprobs.jsonl";
+
+pub(crate) const FUSE_CHAT: &str = "\
+As `align chat --model fusion.toml`: dialogues go through the base's template. /new starts afresh, /quit or Ctrl-D ends.
+
+Example:
+  align fuse chat fusion.toml --temperature 0.7";
+
+pub(crate) const FUSE_EVAL: &str = "\
+Prints one JSON object: rows, tokens, nll (nats a token of the completions, its end included) with its standard error over rows,
+and exact_match if asked for. Prompts go through the base's template if it has one.
+
+Example:
+  align fuse eval fusion.toml --data held_out.jsonl --exact-match";
+
+pub(crate) const FUSE_EXPLAIN: &str = "\
+weights.jsonl has an answer a line: the experts' names, and of every token its text, the weights, whose shift was applied, how far
+base and expert moved, the loss that is left, and whether the search hit its bound or was skipped. report.html draws them over the
+text. Weights depend on the text alone: scoring an answer finds the weights it was drawn with.
+
+Examples:
+  align fuse explain fusion.toml --prompt '2 + 2 =' --completion ' 4' --out weights
+  align fuse explain fusion.toml --data prompts.jsonl --temperature 0 --out weights";
 
 pub(crate) const SCORE: &str = "\
 Prints {\"score\": …} for `prompt` and `completion` or `messages`, and {\"chosen\": …, \"rejected\": …, \"margin\": …} for pairs,

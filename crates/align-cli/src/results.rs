@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::stages::{BestOfN, Comparison, Done, Verdicts};
+use crate::expert_weights::{self, WeighedText};
+use crate::stages::{BestOfN, Comparison, Done, Gaps, GreedySearch, LearnedWeights, Map, Verdicts};
 
 /// Everything of one run.
 pub(crate) struct Run {
@@ -21,6 +22,16 @@ pub(crate) struct Run {
     pub(crate) comparisons: Vec<(String, Comparison)>,
     /// Sweeps of best-of-n.
     pub(crate) sweeps: Vec<Sweep>,
+    /// The experts' weights behind answers of fusions, by stage.
+    pub(crate) weighed: Vec<(String, Vec<WeighedText>)>,
+    /// Searches for greedy soups by stage.
+    pub(crate) searches: Vec<(String, GreedySearch)>,
+    /// Learnt weights of soups by stage.
+    pub(crate) learned: Vec<(String, LearnedWeights)>,
+    /// Maps of soups' neighbourhoods by stage.
+    pub(crate) maps: Vec<(String, Map)>,
+    /// Closures of gaps by stage.
+    pub(crate) gaps: Vec<(String, Gaps)>,
     /// Claims by stage.
     pub(crate) verdicts: Vec<(String, Verdicts)>,
     /// What varies between stages of one recipe, by stage: `beta 0.05, noise 0.25`.
@@ -85,6 +96,11 @@ impl Run {
             traces: Vec::new(),
             comparisons: Vec::new(),
             sweeps: Vec::new(),
+            weighed: Vec::new(),
+            searches: Vec::new(),
+            learned: Vec::new(),
+            maps: Vec::new(),
+            gaps: Vec::new(),
             verdicts: Vec::new(),
             varied: BTreeMap::new(),
             stages: Vec::new(),
@@ -96,6 +112,11 @@ impl Run {
         self.traces.is_empty()
             && self.comparisons.is_empty()
             && self.sweeps.is_empty()
+            && self.weighed.is_empty()
+            && self.searches.is_empty()
+            && self.learned.is_empty()
+            && self.maps.is_empty()
+            && self.gaps.is_empty()
             && self.verdicts.is_empty()
     }
 
@@ -106,6 +127,11 @@ impl Run {
         if let Some(comparison) = Comparison::read(folder)? {
             self.comparisons.push((name.to_owned(), comparison));
         }
+        self.add_weights(folder, name.to_owned())?;
+        self.add_soup(folder, name.to_owned())?;
+        if let Some(gaps) = Gaps::read(folder)? {
+            self.gaps.push((name.to_owned(), gaps));
+        }
         if let Some(verdicts) = Verdicts::read(folder)? {
             self.verdicts.push((name.to_owned(), verdicts));
         }
@@ -114,6 +140,7 @@ impl Run {
             self.traces.push(trace);
         }
         let mut repeated: Vec<(u64, Done)> = Vec::new();
+        let mut compared: Vec<(u64, Comparison)> = Vec::new();
         for (subfolder, folder) in subfolders(folder)? {
             let seed = subfolder.strip_prefix("seed-").map(str::to_owned);
             // Members of an ensemble are told apart like seeds.
@@ -124,18 +151,37 @@ impl Run {
                 self.traces.push(trace);
             }
             if let Some(seed) = seed.and_then(|seed| seed.parse().ok()) {
-                let comparison = Comparison::read(&folder)?;
-                self.comparisons.extend(comparison.map(|found| (format!("{name} seed {seed}"), found)));
+                compared.extend(Comparison::read(&folder)?.map(|comparison| (seed, comparison)));
+                self.add_weights(&folder, format!("{name} seed {seed}"))?;
+                self.add_soup(&folder, format!("{name} seed {seed}"))?;
                 sweeps.extend(BestOfN::read(&folder)?);
                 repeated.extend(Done::read(&folder)?.map(|done| (seed, done)));
             }
         }
+        self.comparisons.extend(Comparison::over_seeds(compared).map(|found| (name.to_owned(), found)));
         if !sweeps.is_empty() {
             self.sweeps.push(Sweep { stage: name.to_owned(), seeds: sweeps });
         }
         // A stage of PPO speaks for its seeds itself.
         if Done::read(folder)?.is_none() {
             self.stages.extend(Done::of_seeds(repeated).map(|done| (name.to_owned(), done)));
+        }
+        Ok(())
+    }
+}
+
+impl Run {
+    fn add_soup(&mut self, folder: &Path, stage: String) -> Result<()> {
+        self.searches.extend(GreedySearch::read(folder)?.map(|search| (stage.clone(), search)));
+        self.learned.extend(LearnedWeights::read(folder)?.map(|learned| (stage.clone(), learned)));
+        self.maps.extend(Map::read(folder)?.map(|map| (stage, map)));
+        Ok(())
+    }
+
+    fn add_weights(&mut self, folder: &Path, stage: String) -> Result<()> {
+        let texts = expert_weights::read(folder)?;
+        if !texts.is_empty() {
+            self.weighed.push((stage, texts));
         }
         Ok(())
     }
@@ -162,6 +208,12 @@ impl Trace {
         }
         Ok(Some(Self { stage: stage.to_owned(), seed, series }))
     }
+}
+
+/// The folders of a stage's seeds.
+pub(crate) fn seeds_of(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let seed = |(name, folder): (String, PathBuf)| Some((name.strip_prefix("seed-")?.parse().ok()?, folder));
+    Ok(subfolders(folder)?.into_iter().filter_map(seed).collect())
 }
 
 /// Folders by name.

@@ -25,6 +25,18 @@ impl Spread {
         Self { mean, error, count: values.len() }
     }
 
+    /// Of a ratio of sums, `Σ a / Σ n` over rows (a, n), by linearisation: the rows' residuals `a − ratio · n` vary, divided by the mean n.
+    ///
+    /// # Panics
+    /// With no rows.
+    pub(crate) fn of_ratio(rows: impl Iterator<Item = (f64, f64)> + Clone) -> Self {
+        let (parts, whole) = rows.clone().fold((0.0, 0.0), |(a, n), (part, size)| (a + part, n + size));
+        let mean = parts / whole;
+        let count = rows.clone().count();
+        let residuals: Vec<f64> = rows.map(|(part, size)| part - mean * size).collect();
+        Self { mean, error: Self::of(&residuals).error * count as f64 / whole, count }
+    }
+
     /// `0.714 ±0.012`, with digits that the error justifies.
     pub(crate) fn show(&self, z: f64) -> String {
         let digits = if self.mean.abs() >= 100.0 {
@@ -71,6 +83,19 @@ mod tests {
         assert!((spread.mean - 2.0).abs() < 1e-12);
         assert!((spread.error - 1.0 / 3.0f64.sqrt()).abs() < 1e-12);
         assert_eq!(Spread::of(&[5.0]).error, 0.0);
+    }
+
+    #[test]
+    fn a_ratio_of_sums_weighs_long_rows_more() {
+        // Sums 1 + 5 over 1 + 3 tokens: 1.5 a token. Residuals −0.5 and 0.5: standard error 0.5, by the mean length of 2.
+        let rows = [(1.0, 1.0), (5.0, 3.0)];
+        let spread = Spread::of_ratio(rows.into_iter());
+        assert_eq!((spread.mean, spread.error, spread.count), (1.5, 0.25, 2));
+        // Rows of one length: the mean of rows.
+        let values = [1.0, 2.0, 6.0];
+        let same = Spread::of_ratio(values.iter().map(|value| (2.0 * value, 2.0)));
+        let plain = Spread::of(&values);
+        assert!((same.mean - plain.mean).abs() < 1e-12 && (same.error - plain.error).abs() < 1e-12);
     }
 
     #[test]

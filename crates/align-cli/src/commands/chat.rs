@@ -10,10 +10,10 @@ use anyhow::{Result, bail};
 use super::open::{Opened, Text, open, sampling};
 use crate::args::ChatArgs;
 
-pub(super) fn run(args: &ChatArgs) -> Result<()> {
-    let opened = open(&args.model, &args.load)?;
+pub(super) fn run(model: &str, args: &ChatArgs) -> Result<()> {
+    let opened = open(model, &args.load)?;
     if opened.encoder.template().is_none() {
-        bail!("{} has no chat template: use `align generate`", opened.folder.display());
+        bail!("{} has no chat template: use `align generate`", opened.model.folder.display());
     }
     let sampling = sampling(&args.sampling, &opened.encoder);
     let text = Text(&opened.encoder);
@@ -65,7 +65,8 @@ fn answer(opened: &Opened, messages: &[Message], options: &GenerateOptions<'_>) 
     let mut shown = 0;
     let mut out = std::io::stdout().lock();
     let mut written = Ok(());
-    let generation = generate_watched(&opened.model, &Prompt::numbered([prompt]), options, &mut |event| {
+    let prompt = Prompt::numbered([prompt]);
+    let generation = generate_watched(&*opened.model.lm, &prompt, options, &mut |event| {
         if let Event::Token { response, .. } = event {
             let so_far = opened.encoder.decode(response).unwrap_or_default();
             // A character may span tokens; what is not whole yet decodes to the replacement character.
@@ -75,7 +76,8 @@ fn answer(opened: &Opened, messages: &[Message], options: &GenerateOptions<'_>) 
                 shown = whole.len();
             }
         }
-    })?;
+    });
+    let generation = opened.model.explained(generation)?;
     written?;
     writeln!(out)?;
     Ok(generation.rows.into_iter().next().and_then(|row| row.text).unwrap_or_default())

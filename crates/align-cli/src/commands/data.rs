@@ -8,10 +8,12 @@ use anyhow::{Result, bail};
 use super::row::Row;
 use crate::args::PreviewArgs;
 use crate::context::{encoder, resolve_model};
+use crate::language_model::tokenizer_folder;
 
 /// Shows the first rows as the model will see them.
 pub(super) fn preview(args: &PreviewArgs) -> Result<()> {
-    let encoder = encoder(&resolve_model(&args.model)?, None, Default::default())?;
+    let folder = tokenizer_folder(&resolve_model(&args.model)?)?;
+    let encoder = encoder(&folder, None, Default::default())?;
     let options = ReadOptions { limit: Some(args.rows), ..ReadOptions::default() };
     let mut out = std::io::stdout().lock();
     let mut shown = 0;

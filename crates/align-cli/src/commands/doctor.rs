@@ -7,13 +7,15 @@ use align_core::{CausalLm, Completions, Reward, TokenBatch};
 use align_data::encode::EncodeOptions;
 use align_data::read::{ReadOptions, RowStream};
 use anyhow::{Result, bail};
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 use super::row::Row;
 use crate::args::DoctorArgs;
 use crate::context::{encoder, resolve_model, transformer};
 use crate::device::DeviceChoice;
+use crate::fusion::fusion_file;
 use crate::judge::Judge;
+use crate::language_model::{OpenModel, tokenizer_folder};
 
 /// How many rows of a file are tried.
 const ROWS: usize = 1000;
@@ -58,6 +60,9 @@ fn report(what: &str, name: &str, finding: Result<String>) -> bool {
 
 fn check_model(reference: &str, device: &Device) -> Result<String> {
     let folder = resolve_model(reference)?;
+    if fusion_file(&folder).is_some() {
+        return check_fusion(&folder, device);
+    }
     let (config, scores) = if Judge::is_in(&folder)? {
         let judge = Judge::open(&folder, device, None)?;
         let one = Completions::from_rows(&[vec![0]], &[vec![0]], device);
@@ -90,6 +95,19 @@ fn check_model(reference: &str, device: &Device) -> Result<String> {
     ))
 }
 
+/// Opening a fusion runs all of its members.
+fn check_fusion(path: &Path, device: &Device) -> Result<String> {
+    let model = OpenModel::open(path, device, DType::F32, None)?;
+    let encoder = model.encoder(EncodeOptions::default())?;
+    let experts = model.fusion().map(|fusion| fusion.experts().join(", ")).unwrap_or_default();
+    Ok(format!(
+        "loads; a fusion, experts {experts}, vocabulary {}, context {}, stops at {:?}",
+        model.lm.vocab_size(),
+        model.lm.context_length().map_or("any".to_owned(), |context| context.to_string()),
+        encoder.stop_ids()
+    ))
+}
+
 fn check_data(path: &Path, model: Option<&str>) -> Result<String> {
     let options = ReadOptions { limit: Some(ROWS), skip_bad_rows: true, ..ReadOptions::default() };
     let mut stream = RowStream::<Row>::open(path, &options)?;
@@ -110,7 +128,8 @@ fn check_data(path: &Path, model: Option<&str>) -> Result<String> {
         if rows.len() == ROWS { format!("the first {ROWS} rows are") } else { "its rows are".to_owned() };
     let mut finding = format!("{read} {}", kinds.join(", "));
     if let Some(model) = model {
-        let encoder = encoder(&resolve_model(model)?, None, EncodeOptions::default())?;
+        let folder = tokenizer_folder(&resolve_model(model)?)?;
+        let encoder = encoder(&folder, None, EncodeOptions::default())?;
         let (mut longest, mut unsuited) = (0, Vec::new());
         for (index, row) in rows.iter().enumerate() {
             match row.previews(&encoder) {

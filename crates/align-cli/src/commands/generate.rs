@@ -6,7 +6,7 @@ use align_core::Draws;
 use align_data::encode::Encoder;
 use align_data::read::{ReadOptions, read_rows};
 use align_data::rows::{Dialogue, PromptRow};
-use align_models::{Event, GenerateOptions, Generated, Prompt, generate_watched};
+use align_models::{Event, GenerateOptions, Generated, Prompt, SamplingConfig, generate_watched};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
@@ -14,8 +14,8 @@ use super::open::{Text, open, sampling};
 use crate::args::GenerateArgs;
 use crate::progress::rows_bar;
 
-pub(super) fn run(args: &GenerateArgs) -> Result<()> {
-    let opened = open(&args.model, &args.load)?;
+pub(super) fn run(model: &str, args: &GenerateArgs) -> Result<()> {
+    let opened = open(model, &args.load)?;
     let dialogues = prompts(args)?;
     let prompts = dialogues
         .iter()
@@ -25,11 +25,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     let sampling = sampling(&args.sampling, &opened.encoder);
-    if sampling.never_stop {
-        eprintln!(
-            "warning: the model has no stop token and no --stop is given: every completion is cut at its limit"
-        );
-    }
+    warn_of_no_end(&sampling);
     let text = Text(&opened.encoder);
     let options = GenerateOptions {
         detokenize: Some(&text),
@@ -37,11 +33,13 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         ..GenerateOptions::new(&sampling, Draws::new(args.sampling.seed))
     };
     let bar = rows_bar("generate", prompts.len());
-    let generation = generate_watched(&opened.model, &Prompt::numbered(prompts), &options, &mut |event| {
-        if let Event::Finished(_) = event {
-            bar.inc(1);
-        }
-    })?;
+    let prompts = Prompt::numbered(prompts);
+    let generation =
+        opened.model.explained(generate_watched(&*opened.model.lm, &prompts, &options, &mut |event| {
+            if let Event::Finished(_) = event {
+                bar.inc(1);
+            }
+        }))?;
     bar.finish_and_clear();
     let mut out = std::io::stdout().lock();
     for (row, dialogue) in generation.rows.iter().zip(&dialogues) {
@@ -55,6 +53,15 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         written.context("cannot write to standard output")?;
     }
     Ok(())
+}
+
+/// Says that answers do not end by themselves.
+pub(super) fn warn_of_no_end(sampling: &SamplingConfig) {
+    if sampling.never_stop {
+        eprintln!(
+            "warning: the model has no stop token and no --stop is given: every completion is cut at its limit"
+        );
+    }
 }
 
 fn prompts(args: &GenerateArgs) -> Result<Vec<Dialogue>> {

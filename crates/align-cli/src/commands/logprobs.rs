@@ -44,10 +44,10 @@ impl FromRow for Row {
     }
 }
 
-pub(super) fn run(args: &LogprobsArgs) -> Result<()> {
-    let opened = open(&args.model, &args.load)?;
+pub(super) fn run(model: &str, args: &LogprobsArgs) -> Result<()> {
+    let opened = open(model, &args.load)?;
     let rows = read_rows::<Row>(&args.data, &ReadOptions::default())?.rows;
-    let tokenizer = HfTokenizer::from_folder(&opened.folder)?;
+    let tokenizer = HfTokenizer::from_folder(&opened.model.folder)?;
     let ids = rows
         .iter()
         .enumerate()
@@ -59,7 +59,11 @@ pub(super) fn run(args: &LogprobsArgs) -> Result<()> {
     write_out(args.out.as_deref(), |out| {
         let bar = rows_bar("logprobs", ids.len());
         for chunk in ids.chunks(args.batch.max(1)) {
-            for (row, log_probs) in chunk.iter().zip(log_probs(&opened.model, chunk)) {
+            let found = log_probs(&*opened.model.lm, chunk);
+            if let Some(failure) = opened.model.failure() {
+                return Err(failure);
+            }
+            for (row, log_probs) in chunk.iter().zip(found) {
                 writeln!(out, "{}", json!({ "token_ids": row, "logprobs": log_probs }))?;
             }
             bar.inc(chunk.len() as u64);
@@ -78,7 +82,7 @@ fn encode(row: &Row, special: bool, opened: &Opened, tokenizer: &HfTokenizer) ->
     if ids.is_empty() {
         bail!("no tokens, expected at least one");
     }
-    match opened.model.context_length() {
+    match opened.model.lm.context_length() {
         Some(context) if ids.len() > context => {
             bail!("{} tokens, the model's context is {context}", ids.len())
         }

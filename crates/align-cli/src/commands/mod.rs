@@ -3,8 +3,10 @@
 mod chat;
 mod data;
 mod doctor;
+mod fuse;
 mod generate;
 mod logprobs;
+mod merge;
 mod open;
 mod recipes;
 mod row;
@@ -31,9 +33,11 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Eval(args) => run::single(&args, "eval"),
         Command::Bon(args) => run::single(&args, "bon"),
         Command::Soup(args) => soup::run(&args),
-        Command::Generate(args) => generate::run(&args),
-        Command::Chat(args) => chat::run(&args),
-        Command::Logprobs(args) => logprobs::run(&args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Generate(args) => generate::run(&args.model, &args.options),
+        Command::Chat(args) => chat::run(&args.model, &args.options),
+        Command::Logprobs(args) => logprobs::run(&args.model, &args.options),
+        Command::Fuse(command) => fuse::run(&command),
         Command::Score(args) => score::run(&args),
         Command::Report(args) => crate::report::run(&args),
         Command::Data(DataCommand::Preview(args)) => data::preview(&args),

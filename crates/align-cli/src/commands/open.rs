@@ -1,37 +1,26 @@
 //! A model opened for use: weights, tokenizer, template, and the sampling a command line describes.
 
-use std::path::{Path, PathBuf};
-
 use align_data::encode::{EncodeOptions, Encoder, PlainPrompts};
-use align_models::{Detokenize, SamplingConfig, Transformer};
-use anyhow::{Context as _, Result};
+use align_models::{Detokenize, SamplingConfig};
+use anyhow::Result;
 
 use crate::args::{LoadArgs, SamplingArgs};
-use crate::context::{encoder, resolve_model, transformer_as};
+use crate::context::resolve_model;
+use crate::language_model::OpenModel;
 
 /// A language model and what turns text into its tokens.
 pub(super) struct Opened {
-    pub(super) folder: PathBuf,
-    pub(super) model: Transformer,
+    pub(super) model: OpenModel,
     pub(super) encoder: Encoder,
 }
 
-/// Opens a model folder or hub id. Prompts that are text are tokenised as they stand.
+/// Opens a model folder, a hub id or a fusion. Prompts that are text are tokenised as they stand.
 pub(super) fn open(reference: &str, load: &LoadArgs) -> Result<Opened> {
     let (device, dtype) = load.open()?;
-    let folder = resolve_model(reference)?;
-    let mut model = transformer_as(&folder, &device, dtype)?;
-    if let Some(adapter) = &load.adapter {
-        model = model.load_adapters(adapter).with_context(|| cannot_load_adapters(adapter))?;
-    }
+    let model = OpenModel::open(&resolve_model(reference)?, &device, dtype, load.adapter.as_deref())?;
     let options = EncodeOptions { plain_prompts: PlainPrompts::AsText, ..EncodeOptions::default() };
-    let encoder = encoder(&folder, Some(model.config().vocab_size), options)?;
-    Ok(Opened { folder, model, encoder })
-}
-
-/// What a failure says first.
-pub(super) fn cannot_load_adapters(folder: &Path) -> String {
-    format!("cannot load the adapters in {}", folder.display())
+    let encoder = model.encoder(options)?;
+    Ok(Opened { model, encoder })
 }
 
 /// The sampling a command line describes, with the model's own stop tokens.

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use align_core::persist::replace_file;
 use anyhow::{Context as _, Result, bail};
 
-use crate::args::RecipeArgs;
+use crate::args::{BeginArgs, RecipeArgs};
 use crate::context::Context;
 use crate::drive::RecipeText;
 use crate::recipe::parts::RECIPE;
-use crate::recipe::stage::StageKind;
+use crate::recipe::stage::{Stage, StageKind};
 use crate::recipe::{self, RunRecipe, SingleRecipe};
 use crate::{interrupt, report, stages};
 
@@ -17,9 +17,9 @@ use crate::{interrupt, report, stages};
 pub(crate) fn run(args: &RecipeArgs) -> Result<()> {
     let source = recipe::open(&args.recipe, &args.overrides)?;
     let recipe = RunRecipe::from_source(&source)?;
-    let context = context(args, &recipe.output_dir)?;
-    prepare(args, &recipe.output_dir, &stage_folders(&recipe))?;
-    if args.resume {
+    let context = context(&args.begin, &recipe.output_dir)?;
+    prepare(&args.begin, &recipe.output_dir, &stage_folders(&recipe))?;
+    if args.begin.resume {
         // Before the old recipe is replaced: nothing that was begun may have another recipe now.
         for stage in &recipe.stage {
             let folder = recipe.output_dir.join(&stage.name);
@@ -41,19 +41,24 @@ pub(crate) fn run(args: &RecipeArgs) -> Result<()> {
 pub(crate) fn single(args: &RecipeArgs, kind: &str) -> Result<()> {
     let source = recipe::open(&args.recipe, &args.overrides)?;
     let recipe = SingleRecipe::from_source(&source, kind)?;
-    let context = context(args, &recipe.output_dir)?;
-    prepare(args, &recipe.output_dir, &[])?;
-    stages::run(&recipe.stage, &recipe.output_dir, &context)?;
-    println!("done: {}", recipe.output_dir.display());
+    one_stage(&recipe.stage, &recipe.output_dir, &args.begin)
+}
+
+/// Runs one stage into a folder of its own, and draws it.
+pub(super) fn one_stage(stage: &Stage, output: &PathBuf, begin: &BeginArgs) -> Result<()> {
+    let context = context(begin, output)?;
+    prepare(begin, output, &[])?;
+    stages::run(stage, output, &context)?;
+    println!("done: {}", output.display());
     // Making a model leaves nothing to draw.
-    if !matches!(recipe.stage.kind, StageKind::Init(_)) {
-        let file = recipe.output_dir.join(report::FILE);
-        println!("report: {}", report::draw(std::slice::from_ref(&recipe.output_dir), &file)?.display());
+    if !matches!(stage.kind, StageKind::Init(_)) {
+        let file = output.join(report::FILE);
+        println!("report: {}", report::draw(std::slice::from_ref(output), &file)?.display());
     }
     Ok(())
 }
 
-fn context(args: &RecipeArgs, output: &Path) -> Result<Context> {
+fn context(args: &BeginArgs, output: &Path) -> Result<Context> {
     Ok(Context {
         device: args.device.device.open()?,
         run: output.to_owned(),
@@ -68,7 +73,7 @@ fn stage_folders(recipe: &RunRecipe) -> Vec<PathBuf> {
 }
 
 /// Makes room for the run: refuses a used folder, clears it, or leaves it for resuming.
-fn prepare(args: &RecipeArgs, output: &Path, stages: &[PathBuf]) -> Result<()> {
+fn prepare(args: &BeginArgs, output: &Path, stages: &[PathBuf]) -> Result<()> {
     let used = std::fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_some());
     let ours = [RECIPE, stages::DONE].iter().any(|name| output.join(name).exists())
         || stages.iter().any(|folder| folder.exists());

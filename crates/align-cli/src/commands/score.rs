@@ -11,10 +11,10 @@ use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
 use super::logprobs::write_out;
-use super::open::cannot_load_adapters;
 use crate::args::ScoreArgs;
 use crate::context::{encoder, resolve_model, reward_model_as};
 use crate::judge::Judge;
+use crate::language_model::cannot_load_adapters;
 use crate::progress::rows_bar;
 
 /// Something to score.

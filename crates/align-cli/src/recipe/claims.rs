@@ -10,8 +10,15 @@
 //! says = "the worst case ends far higher"
 //! figure = { of = "@bon", by = "WCO", take = "last" }
 //! at_least = { times = 1.4, than = { of = "@bon", by = "single", take = "last" } }
+//!
+//! [[stage.claim]]
+//! says = "the fusion closes most of the gap"
+//! figure = { of = "@gaps", by = "dynamic", curve = "closure" }
+//! at_least = 0.8
+//! share_of_seeds = 0.7
 //! ```
 
+use align_core::number::Fraction;
 use serde::{Deserialize, Serialize};
 
 /// What is expected of earlier stages' results, printed and drawn as pass or fail.
@@ -45,6 +52,9 @@ pub(crate) struct Claim {
     /// Of every seed by itself instead of the mean over seeds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) every_seed: bool,
+    /// Of at least this share of the seeds by themselves instead of the mean over seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) share_of_seeds: Option<Fraction>,
 }
 
 /// A number, or `times` another figure `plus` a number.
@@ -68,19 +78,21 @@ pub(crate) struct RelativeBound {
     pub(crate) plus: f64,
 }
 
-/// A number read off the curves of an earlier stage, which are averaged over its seeds.
+/// A number read off the curves of an earlier stage, which are averaged over its seeds; closures of gaps are curves of one point.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Figure {
-    /// `@stage`, of kind `bon` or a training; of several the one with the largest figure.
+    /// `@stage`, of kind `bon`, `gaps` or a training; of several the one with the largest figure.
     pub(crate) of: OneOrMany,
-    /// Best-of-n: the way of judging, as its table calls it.
+    /// Best-of-n: the way of judging, as its table calls it. Gaps: the arm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) by: Option<String>,
-    /// Best-of-n: `gold` or `proxy`, over n. Trainings: a metric, over steps. Gold if not given.
+    /// Best-of-n: `gold` or `proxy`, over n. Trainings: a metric, over steps. Gold if not given. Gaps: `closure` (if not given), `ratio`
+    /// or the metric, averaged over tasks, or of one task as `closure/<task>` and `<metric>/<task>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) curve: Option<String>,
-    /// Which number.
+    /// Which number; the last if not given.
+    #[serde(default)]
     pub(crate) take: Take,
     /// A mean over so many neighbouring points stands for each point.
     #[serde(default = "one_point")]
@@ -94,12 +106,13 @@ pub(crate) struct Figure {
 }
 
 /// A number of a curve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Take {
     /// Its first point.
     First,
     /// Its last.
+    #[default]
     Last,
     /// Its highest.
     Peak,

@@ -1,9 +1,15 @@
 //! Recipes: what a run is to do, as typed TOML.
 
+pub(crate) mod average;
 pub(crate) mod builtin;
 pub(crate) mod claims;
+pub(crate) mod eval;
+pub(crate) mod fusion;
+pub(crate) mod gaps;
+pub(crate) mod merge;
 pub(crate) mod parts;
 pub(crate) mod preference;
+pub(crate) mod soup;
 pub(crate) mod source;
 pub(crate) mod stage;
 pub(crate) mod superhf;

@@ -5,6 +5,8 @@ use align_data::encode::{EncodeOptions, Overlong, PlainPrompts};
 use align_train::Best;
 use serde::{Deserialize, Serialize};
 
+use super::average::AverageConfig;
+
 /// Rows from a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,9 +127,13 @@ pub(crate) struct TrainingConfig {
     /// Keep the best ones by a metric as well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) best: Option<Best>,
+    /// Keep an average of the weights too, written beside the model as `average`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) average: Option<AverageConfig>,
 }
 
-fn at_least_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+/// A count of which 0 makes no sense.
+pub(super) fn at_least_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     match usize::deserialize(deserializer)? {
         0 => Err(serde::de::Error::custom("expected at least 1, found 0")),
         count => Ok(count),
@@ -145,6 +151,7 @@ impl Default for TrainingConfig {
             checkpoint_every: 0,
             keep: 1,
             best: None,
+            average: None,
         }
     }
 }
@@ -165,6 +172,9 @@ pub(crate) fn stage_reference(text: &str) -> Option<&str> {
 
 /// Where a stage's model lies inside its folder.
 pub(crate) const MODEL: &str = "model";
+
+/// Where the average of its weights along the training lies, if one was kept; other stages name it `@stage/average`.
+pub(crate) const AVERAGE: &str = "average";
 
 /// Where its adapters lie, in PEFT's form, if it trained any; the model has them merged.
 pub(crate) const ADAPTER: &str = "adapter";

@@ -8,6 +8,7 @@ use align_reward::{Aggregate, RemoteJudgeConfig};
 use align_train::OptimizerConfig;
 use serde::{Deserialize, Serialize};
 
+use super::average::AverageConfig;
 use super::parts::{DataConfig, EncodeConfig, TrainingConfig};
 
 /// DPO and its relatives, from a file.
@@ -83,6 +84,9 @@ pub(crate) struct SelfPlayStage {
     /// Save after every so many optimiser steps; 0 only at the end and when interrupted.
     #[serde(default)]
     pub(crate) checkpoint_every: u64,
+    /// Keep an average of the policy's weights too, written beside the model as `average`. A step is an optimiser step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) average: Option<AverageConfig>,
     /// Every number of self-play.
     #[serde(default)]
     pub(crate) self_play: SelfPlayConfig,

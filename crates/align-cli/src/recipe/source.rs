@@ -145,7 +145,8 @@ impl Source {
     }
 }
 
-fn join(prefix: &str, path: &str) -> String {
+/// The path of a key in the table at another.
+pub(super) fn join(prefix: &str, path: &str) -> String {
     match (prefix.is_empty(), path.is_empty()) {
         (true, _) => path.to_owned(),
         (_, true) => prefix.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use align_core::number::{NoiseRate, NonNegative, Positive};
+use align_core::number::{NoiseRate, NonNegative};
 use align_models::{LoraConfig, SamplingConfig};
 use align_ppo::{Following, PpoConfig};
 use align_reward::Aggregate;
@@ -10,12 +10,18 @@ use align_train::OptimizerConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::average::AverageConfig;
 use super::claims::ClaimsStage;
+use super::eval::{EvalStage, eval_microbatch};
+use super::fusion::FusionConfig;
+use super::gaps::GapsStage;
+use super::merge::MergeStage;
 use super::parts::{DataConfig, EncodeConfig, TrainingConfig, stage_reference};
 use super::preference::{DpoStage, SelfPlayStage};
-use super::source::{RecipeError, Source, nearest_of};
+use super::soup::SoupStage;
+use super::source::{RecipeError, Source, join, nearest_of};
 use super::superhf::SuperHfStage;
-use super::worlds::{CyclicStage, PatternStage, TrapsStage, WorldStage};
+use super::worlds::{CyclicStage, PatternStage, SkillsStage, TrapsStage, WorldStage};
 
 /// One step of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -42,6 +48,8 @@ pub(crate) enum StageKind {
     Cyclic(CyclicStage),
     /// Generates the world with a cheap trick.
     Pattern(PatternStage),
+    /// Generates the world of skills.
+    Skills(SkillsStage),
     /// Makes a model with fresh weights.
     Init(InitStage),
     /// Fine-tunes on demonstrations, or pretrains on text.
@@ -49,7 +57,11 @@ pub(crate) enum StageKind {
     /// Trains a reward model.
     Reward(Box<RewardStage>),
     /// Averages checkpoints.
-    Soup(SoupStage),
+    Soup(Box<SoupStage>),
+    /// Merges checkpoints by a configuration in mergekit's form.
+    Merge(Box<MergeStage>),
+    /// Puts a large model and small ones together, to be steered at decoding time.
+    Fusion(Box<FusionConfig>),
     /// Aligns a policy.
     Ppo(Box<PpoStage>),
     /// Trains on preference pairs, or on rated answers, directly.
@@ -61,7 +73,9 @@ pub(crate) enum StageKind {
     /// Filters answers by a reward and fine-tunes on the best.
     Superhf(Box<SuperHfStage>),
     /// Evaluates models on prompts and compares them.
-    Eval(EvalStage),
+    Eval(Box<EvalStage>),
+    /// Says how much of the way from a base to a tuned model others go.
+    Gaps(GapsStage),
     /// Draws many answers and keeps the best.
     Bon(Box<BonStage>),
     /// Draws pairs of answers and labels them by a judge.
@@ -71,9 +85,9 @@ pub(crate) enum StageKind {
 }
 
 /// The names of the kinds, for error messages.
-const KINDS: [&str; 17] = [
-    "world", "traps", "cyclic", "pattern", "init", "sft", "reward", "soup", "ppo", "dpo", "nash", "online",
-    "superhf", "eval", "bon", "pairs", "claims",
+const KINDS: [&str; 21] = [
+    "world", "traps", "cyclic", "pattern", "skills", "init", "sft", "reward", "soup", "merge", "fusion",
+    "ppo", "dpo", "nash", "online", "superhf", "eval", "gaps", "bon", "pairs", "claims",
 ];
 
 impl Stage {
@@ -111,16 +125,29 @@ impl Stage {
             "traps" => StageKind::Traps(source.deserialize_value(value, path)?),
             "cyclic" => StageKind::Cyclic(source.deserialize_value(value, path)?),
             "pattern" => StageKind::Pattern(source.deserialize_value(value, path)?),
+            "skills" => StageKind::Skills(source.deserialize_value(value, path)?),
             "init" => StageKind::Init(source.deserialize_value(value, path)?),
             "sft" => StageKind::Sft(source.deserialize_value(value, path)?),
             "reward" => StageKind::Reward(Box::new(source.deserialize_value(value, path)?)),
-            "soup" => StageKind::Soup(source.deserialize_value(value, path)?),
+            "soup" => {
+                let soup: SoupStage = source.deserialize_value(value, path)?;
+                let refused = |(key, message)| source.field_error(&join(path, key), message);
+                soup.check().map_err(refused)?;
+                StageKind::Soup(Box::new(soup))
+            }
+            "merge" => StageKind::Merge(Box::new(source.deserialize_value(value, path)?)),
+            "fusion" => StageKind::Fusion(Box::new(source.deserialize_value(value, path)?)),
             "ppo" => StageKind::Ppo(Box::new(source.deserialize_value(value, path)?)),
             "dpo" => StageKind::Dpo(Box::new(source.deserialize_value(value, path)?)),
             "nash" => StageKind::Nash(Box::new(source.deserialize_value(value, path)?)),
             "online" => StageKind::Online(Box::new(source.deserialize_value(value, path)?)),
             "superhf" => StageKind::Superhf(Box::new(source.deserialize_value(value, path)?)),
-            "eval" => StageKind::Eval(source.deserialize_value(value, path)?),
+            "eval" => {
+                let eval: EvalStage = source.deserialize_value(value, path)?;
+                eval.check().map_err(|message| source.field_error(path, message))?;
+                StageKind::Eval(Box::new(eval))
+            }
+            "gaps" => StageKind::Gaps(source.deserialize_value(value, path)?),
             "bon" => StageKind::Bon(Box::new(source.deserialize_value(value, path)?)),
             "pairs" => StageKind::Pairs(source.deserialize_value(value, path)?),
             "claims" => StageKind::Claims(source.deserialize_value(value, path)?),
@@ -163,16 +190,20 @@ impl StageKind {
             Self::Traps(_) => "traps",
             Self::Cyclic(_) => "cyclic",
             Self::Pattern(_) => "pattern",
+            Self::Skills(_) => "skills",
             Self::Init(_) => "init",
             Self::Sft(_) => "sft",
             Self::Reward(_) => "reward",
             Self::Soup(_) => "soup",
+            Self::Merge(_) => "merge",
+            Self::Fusion(_) => "fusion",
             Self::Ppo(_) => "ppo",
             Self::Dpo(_) => "dpo",
             Self::Nash(_) => "nash",
             Self::Online(_) => "online",
             Self::Superhf(_) => "superhf",
             Self::Eval(_) => "eval",
+            Self::Gaps(_) => "gaps",
             Self::Bon(_) => "bon",
             Self::Pairs(_) => "pairs",
             Self::Claims(_) => "claims",
@@ -331,37 +362,6 @@ fn yes() -> bool {
     true
 }
 
-/// A soup.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SoupStage {
-    /// What is averaged.
-    pub(crate) models: Vec<String>,
-    /// One weight per model, summing to 1; equal if not given.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) weights: Vec<f64>,
-    /// Demonstrations for the health gate; no gate without.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) health: Option<HealthConfig>,
-}
-
-/// The health gate: a soup must not be worse at its ingredients' job than they are.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct HealthConfig {
-    /// Held-out demonstrations.
-    pub(crate) data: DataConfig,
-    #[serde(default)]
-    pub(crate) encode: EncodeConfig,
-    /// By how many nats a token the soup may be worse than its worst ingredient.
-    #[serde(default = "health_tolerance")]
-    pub(crate) tolerance: NonNegative,
-}
-
-fn health_tolerance() -> NonNegative {
-    NonNegative::literal(0.05)
-}
-
 /// PPO. With a soup as `reference` this is SALSA.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -397,6 +397,9 @@ pub(crate) struct PpoStage {
     /// Save after every so many iterations; 0 only at the end and when interrupted.
     #[serde(default)]
     pub(crate) checkpoint_every: u64,
+    /// Keep an average of the policy's weights too, written beside the model as `average`. A step is an iteration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) average: Option<AverageConfig>,
     /// Every number of PPO.
     #[serde(default)]
     pub(crate) ppo: PpoConfig,
@@ -407,48 +410,6 @@ pub(crate) struct PpoStage {
 
 fn one_seed() -> Vec<u64> {
     vec![0]
-}
-
-/// Models side by side on prompts nobody trained on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct EvalStage {
-    /// What is compared, by the name the table shows.
-    pub(crate) arms: toml::Table,
-    /// The prompts.
-    pub(crate) prompts: DataConfig,
-    #[serde(default)]
-    pub(crate) encode: EncodeConfig,
-    /// The reward that was optimised.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) reward: Option<String>,
-    /// How an ensemble's scores become one, instead of as its folder says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) aggregate: Option<Aggregate>,
-    /// The reward that was meant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) gold: Option<String>,
-    /// The arm whose answers every arm's are compared with, prompt by prompt, by the gold reward (the proxy where there is none).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) against: Option<String>,
-    /// Models the KL is measured to, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) anchors: BTreeMap<String, String>,
-    /// How completions are drawn; stop tokens are the model's own if none are given.
-    #[serde(default)]
-    pub(crate) sampling: SamplingConfig,
-    /// Decides the draws, the same for every arm.
-    #[serde(default)]
-    pub(crate) seed: u64,
-    /// Completions shown side by side in the report.
-    #[serde(default = "some_samples")]
-    pub(crate) show: usize,
-    /// Sequences that go through a model at once.
-    #[serde(default = "eval_microbatch")]
-    pub(crate) microbatch: usize,
-    /// Multiplies the standard error for the table's ±.
-    #[serde(default = "two_sided")]
-    pub(crate) z: Positive,
 }
 
 /// Best-of-n: from answers drawn here, or from a file of scores.
@@ -525,16 +486,4 @@ pub(crate) struct PairsStage {
 
 fn one_pair() -> usize {
     1
-}
-
-fn some_samples() -> usize {
-    6
-}
-
-fn eval_microbatch() -> usize {
-    32
-}
-
-fn two_sided() -> Positive {
-    Positive::literal(1.96)
 }

@@ -5,6 +5,7 @@ use align_reward::Aggregate;
 use align_superhf::SuperHfConfig;
 use serde::{Deserialize, Serialize};
 
+use super::average::AverageConfig;
 use super::parts::{DataConfig, EncodeConfig};
 
 /// SuperHF.
@@ -37,6 +38,9 @@ pub(crate) struct SuperHfStage {
     /// Save after every so many groups; 0 only at the end and when interrupted.
     #[serde(default)]
     pub(crate) checkpoint_every: u64,
+    /// Keep an average of the policy's weights too, written beside the model as `average`. A step is a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) average: Option<AverageConfig>,
     /// Every number of SuperHF.
     #[serde(default)]
     pub(crate) superhf: SuperHfConfig,

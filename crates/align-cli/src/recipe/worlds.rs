@@ -1,7 +1,7 @@
 //! Generated worlds.
 
 use align_core::number::{NonNegative, Probability};
-use align_data::synthetic::TrapWorld;
+use align_data::synthetic::{Skill, TrapWorld};
 use serde::{Deserialize, Serialize};
 
 /// The synthetic world of `align_data::synthetic`, written as files.
@@ -76,4 +76,24 @@ pub(crate) struct PatternStage {
     pub(crate) prompts: usize,
     /// Prompts to evaluate on.
     pub(crate) held_out_prompts: usize,
+}
+
+/// The world of skills, `align_data::synthetic::SkillsWorld`, written as files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SkillsStage {
+    /// Decides the facts, the questions that are held out, and what is said.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Rows to pretrain on about each of the 363 questions.
+    pub(crate) pretraining: usize,
+    /// Demonstrations of each question that is demonstrated, 60 of a skill.
+    pub(crate) demonstrations: usize,
+    /// The skills whose demonstrations are also written as one file, `together.jsonl`.
+    #[serde(default = "two_skills")]
+    pub(crate) together: Vec<Skill>,
+}
+
+fn two_skills() -> Vec<Skill> {
+    vec![Skill::Addition, Skill::Facts]
 }

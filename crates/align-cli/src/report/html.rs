@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::seeds::{MANY, mean_curve};
 use super::svg::{self, Series, escape};
-use super::{claims, overoptimization, panel};
+use super::{claims, fusion, gaps, overoptimization, panel, soup};
 use crate::results::{Run, Trace};
 use crate::stages::Comparison;
 
@@ -66,13 +66,14 @@ details pre{overflow-x:auto;background:var(--card);border:1px solid var(--line);
 /// The whole page.
 pub(super) fn page(runs: &[Run]) -> String {
     let title = runs.iter().map(|run| run.title.as_str()).collect::<Vec<_>>().join(" · ");
-    let mut body = String::new();
+    let mut body = gaps::section(runs);
     for run in runs {
         for (stage, comparison) in &run.comparisons {
             let heading = if runs.len() > 1 { format!("{}: {stage}", run.title) } else { stage.clone() };
             let _ = write!(body, "<h2>{}</h2>{}", escape(&heading), comparison_section(comparison));
         }
     }
+    body.push_str(&soup::section(runs));
     body.push_str(&claims::section(runs));
     body.push_str(&overoptimization::section(runs));
     body.push_str(&panel::section(runs));
@@ -82,6 +83,7 @@ pub(super) fn page(runs: &[Run]) -> String {
             body.push_str(&samples(comparison));
         }
     }
+    body.push_str(&fusion::section(runs));
     for run in runs {
         body.push_str(&stages(run));
         if let Some(recipe) = &run.recipe {
@@ -93,16 +95,24 @@ pub(super) fn page(runs: &[Run]) -> String {
             );
         }
     }
+    document(&title, &body)
+}
+
+/// A page from its title and what stands below it.
+pub(super) fn document(title: &str, body: &str) -> String {
     let colors: String = (0..COLORS)
         .map(|c| format!(".line.c{c}{{stroke:var(--c{c})}}.band.c{c}{{fill:var(--c{c})}}.dot.c{c}{{fill:var(--c{c})}}.key.c{c}{{background:var(--c{c})}}\n"))
         .collect();
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{0}</title>\
-         <style>{STYLE}{colors}</style></head><body><main><h1>{0}</h1>\
+         <style>{STYLE}{colors}{2}{3}{4}</style></head><body><main><h1>{0}</h1>\
          <p class=\"note\">align {1}</p>{body}</main></body></html>\n",
-        escape(&title),
-        env!("CARGO_PKG_VERSION")
+        escape(title),
+        env!("CARGO_PKG_VERSION"),
+        fusion::STYLE,
+        gaps::STYLE,
+        soup::STYLE
     )
 }
 
@@ -138,8 +148,14 @@ fn comparison_section(comparison: &Comparison) -> String {
     let _ = write!(
         out,
         "</table></div><p class=\"note\">{} held-out prompts; ± is {} standard errors, over seeds where there are several, \
-         else over prompts. Computed from the final weights; KL in nats a response, exact over the vocabulary at every token drawn.</p>",
-        comparison.prompts, comparison.z
+         else over prompts. Computed from the final weights; KL in nats a response, exact over the vocabulary at every token drawn{}.</p>",
+        comparison.prompts,
+        comparison.z,
+        if columns.iter().any(|(name, _)| name == "nll") {
+            "; nll in nats a token of the right answers"
+        } else {
+            ""
+        }
     );
     let rewards = [("gold", "gold reward"), ("reward", "proxy reward")];
     let mut charts = String::new();

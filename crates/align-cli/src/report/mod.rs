@@ -1,10 +1,15 @@
 //! `report.html`: one file that opens without a server and reads on a phone.
 
 mod claims;
+mod contour;
+pub(crate) mod fusion;
+mod gaps;
+mod histogram;
 mod html;
 mod overoptimization;
 mod panel;
 mod seeds;
+mod soup;
 mod svg;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +38,7 @@ pub(crate) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf> {
     let runs = runs.iter().map(|run| Run::read(run)).collect::<Result<Vec<_>>>()?;
     if let Some(empty) = runs.iter().find(|run| run.is_empty()) {
         bail!(
-            "nothing to report in {}: expected metrics.jsonl, comparison.json, best_of_n.json or claims.json below it",
+            "nothing to report in {}: expected metrics.jsonl, comparison.json, best_of_n.json, path.json, weights.json, map.json, weights.jsonl, gaps.json or claims.json below it",
             empty.folder.display()
         );
     }

@@ -20,9 +20,11 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
 
 /// Where data lands on the page.
-struct Frame {
-    x: (f64, f64),
-    y: (f64, f64),
+pub(super) struct Frame {
+    /// What is shown of x, from left to right.
+    pub(super) x: (f64, f64),
+    /// What is shown of y, from bottom to top.
+    pub(super) y: (f64, f64),
 }
 
 impl Frame {
@@ -37,11 +39,13 @@ impl Frame {
         Self { x: range(x.0, x.1), y: range(y.0, y.1) }
     }
 
-    fn px(&self, x: f64) -> f64 {
+    /// Where x is.
+    pub(super) fn px(&self, x: f64) -> f64 {
         LEFT + (x - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
     }
 
-    fn py(&self, y: f64) -> f64 {
+    /// Where y is.
+    pub(super) fn py(&self, y: f64) -> f64 {
         HEIGHT - BOTTOM - (y - self.y.0) / (self.y.1 - self.y.0) * (HEIGHT - TOP - BOTTOM)
     }
 }
@@ -51,7 +55,7 @@ fn bounds(values: impl Iterator<Item = (f64, f64)>) -> (f64, f64) {
 }
 
 /// Round numbers that divide a range into about `count` parts.
-fn ticks((low, high): (f64, f64), count: f64) -> Vec<f64> {
+pub(super) fn ticks((low, high): (f64, f64), count: f64) -> Vec<f64> {
     let raw = (high - low) / count;
     let magnitude = 10f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0]
@@ -64,7 +68,8 @@ fn ticks((low, high): (f64, f64), count: f64) -> Vec<f64> {
     (first..=last).map(|tick| tick as f64 * step).collect()
 }
 
-fn label(value: f64) -> String {
+/// A number beside an axis.
+pub(super) fn label(value: f64) -> String {
     let size = value.abs();
     if size >= 10_000.0 || (size > 0.0 && size < 0.001) {
         let text = format!("{value:.1e}");
@@ -124,6 +129,17 @@ fn chart(
     draw: impl Fn(&Frame, &Series, &mut String),
 ) -> String {
     let frame = Frame::around(series);
+    framed(title, x_label, y_label, &frame, |out| series.iter().for_each(|series| draw(&frame, series, out)))
+}
+
+/// Axes, and what is drawn between them.
+pub(super) fn framed(
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    frame: &Frame,
+    draw: impl FnOnce(&mut String),
+) -> String {
     let mut out = format!(
         r#"<figure><figcaption>{}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#,
         escape(title),
@@ -166,9 +182,7 @@ fn chart(
             escape(y_label)
         );
     }
-    for series in series {
-        draw(&frame, series, &mut out);
-    }
+    draw(&mut out);
     out.push_str("</svg></figure>");
     out
 }

@@ -60,11 +60,22 @@ impl<'a, O> Dropping<'a, O> {
 pub(super) trait Adapted: Module {
     fn has_adapters(&self) -> bool;
     fn with_dropout(self, draws: &Draws, step: u64) -> Self;
+    fn merged(&self) -> Self;
+
+    /// The model off the record, adapters folded into its weights.
+    fn dense(&self) -> Self {
+        let plain = self.valid();
+        if plain.has_adapters() { plain.merged() } else { plain }
+    }
 }
 
 impl Adapted for Transformer {
     fn has_adapters(&self) -> bool {
         self.has_adapters()
+    }
+
+    fn merged(&self) -> Self {
+        self.merged()
     }
 
     fn with_dropout(self, draws: &Draws, step: u64) -> Self {
@@ -75,6 +86,10 @@ impl Adapted for Transformer {
 impl Adapted for RewardModel {
     fn has_adapters(&self) -> bool {
         self.backbone().has_adapters()
+    }
+
+    fn merged(&self) -> Self {
+        self.merged()
     }
 
     fn with_dropout(self, draws: &Draws, step: u64) -> Self {

@@ -8,7 +8,7 @@ use std::path::Path;
 use align_core::draws::{Draws, Purpose};
 use align_core::persist::replace_file;
 use align_core::{Completions, Reward};
-use align_models::{GenerateOptions, Generated, Prompt, SamplingConfig, Transformer, generate};
+use align_models::{GenerateOptions, Generated, Prompt, SamplingConfig, generate};
 use align_reward::best_of_n::{Ranking, kl, win_rate};
 use align_reward::overoptimization::{Band, Bands, Fit, Form, drop};
 use align_reward::{Aggregate, MemberScores, finite_scores};
@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 
 use super::answers::{completions, sampling_for};
 use super::{read_json, write_json};
-use crate::context::{Context, encoder, transformer};
+use crate::context::Context;
 use crate::data;
 use crate::judge::{Judge, judge};
+use crate::language_model::OpenModel;
 use crate::progress::rows_bar;
 use crate::recipe::stage::BonStage;
 use crate::table::table;
@@ -144,11 +145,8 @@ fn sample_scores(
     folder: &Path,
     context: &Context,
 ) -> Result<Option<Aggregate>> {
-    let start = context.model(&sample.model)?;
-    let model = transformer(&start, &context.device)?;
-    let config = model.config();
-    let encoder =
-        encoder(&start, Some(config.vocab_size), sample.encode.options(Some(config.context_length)))?;
+    let model = context.language_model(&sample.model)?;
+    let encoder = model.encoder(sample.encode.options(model.lm.context_length()))?;
     let prompts = data::prompts(&sample.prompts, &encoder, context)?;
     let reward = Judge::find(&sample.reward, None, &encoder, &prompts, context)?;
     let gold =
@@ -218,7 +216,7 @@ fn append_after(path: &Path, lines: usize) -> Result<BufWriter<File>> {
 
 /// What answers are drawn and scored with.
 struct Bench<'a> {
-    model: &'a Transformer,
+    model: &'a OpenModel,
     sampling: &'a SamplingConfig,
     reward: &'a Judge,
     gold: Option<&'a dyn Reward>,
@@ -236,13 +234,14 @@ impl Bench<'_> {
             ..GenerateOptions::new(self.sampling, Draws::new(self.seed))
         };
         let prompt = Prompt { key: place as u64, ids: prompt.to_vec() };
-        let generation = generate(self.model, std::slice::from_ref(&prompt), &options);
+        let generation = generate(&*self.model.lm, std::slice::from_ref(&prompt), &options);
+        let generation = self.model.explained(generation);
         Ok(generation.with_context(|| format!("cannot answer prompt {}", place + 1))?.rows)
     }
 
     /// Every score of every answer, in the answers' order.
     fn score(&self, answers: &[Generated], prompt: String) -> Result<PromptScores> {
-        let device = self.model.backbone().device();
+        let device = self.model.lm.device();
         let batches: Vec<Completions> =
             answers.chunks(self.microbatch).map(|chunk| completions(chunk, &device)).collect();
         let members = match self.reward {

@@ -19,6 +19,8 @@ use crate::table::table;
 const RESULTS: &str = "claims.json";
 /// What a training's gold reward is called in its log.
 const GOLD: &str = "gold/score";
+/// What is read off gaps unless something else is named.
+const CLOSURE: &str = "closure";
 
 /// What came of a stage's claims.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +46,16 @@ pub(crate) struct Verdict {
     pub(crate) bound: f64,
     /// Whether every seed had to hold by itself.
     pub(crate) every_seed: bool,
+    /// The share of seeds that had to hold by themselves, and that of those that did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) share_of_seeds: Option<SeedShare>,
+}
+
+/// How many seeds hold.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct SeedShare {
+    pub(crate) expected: f64,
+    pub(crate) found: f64,
 }
 
 pub(super) fn run(name: &str, stage: &ClaimsStage, folder: &Path, context: &Context) -> Result<Value> {
@@ -95,14 +107,28 @@ fn verdict(claim: &Claim, context: &Context) -> Result<Verdict> {
             measure(than, context)?.map(|value| times * value + plus)
         }
     };
-    let holds = match claim.every_seed {
-        false => holds(&figure.value, &bound.value),
-        true if bound.seeds.len() != figure.seeds.len() => bail!(
-            "`every_seed` needs as many seeds on both sides, found {} and {}",
-            figure.seeds.len(),
-            bound.seeds.len()
-        ),
-        true => figure.seeds.iter().zip(&bound.seeds).all(|(a, b)| holds(a, b)),
+    let by_seed = || -> Result<Vec<bool>> {
+        if bound.seeds.len() != figure.seeds.len() {
+            bail!(
+                "one seed beside the other needs as many seeds on both sides, found {} and {}",
+                figure.seeds.len(),
+                bound.seeds.len()
+            );
+        }
+        Ok(figure.seeds.iter().zip(&bound.seeds).map(|(a, b)| holds(a, b)).collect())
+    };
+    let mut share_of_seeds = None;
+    let holds = match (claim.every_seed, claim.share_of_seeds) {
+        (false, None) => holds(&figure.value, &bound.value),
+        (true, None) => by_seed()?.into_iter().all(|holds| holds),
+        (false, Some(expected)) => {
+            let seeds = by_seed()?;
+            let held = seeds.iter().filter(|holds| **holds).count();
+            let (expected, found) = (expected.get(), held as f64 / seeds.len() as f64);
+            share_of_seeds = Some(SeedShare { expected, found });
+            found >= expected
+        }
+        (true, Some(_)) => bail!("expected one of `every_seed` and `share_of_seeds`, found both"),
     };
     Ok(Verdict {
         says: claim.says.clone(),
@@ -113,6 +139,7 @@ fn verdict(claim: &Claim, context: &Context) -> Result<Verdict> {
         relation: (*relation).to_owned(),
         bound: bound.value,
         every_seed: claim.every_seed,
+        share_of_seeds,
     })
 }
 
@@ -170,9 +197,15 @@ fn curves(of: &str, figure: &Figure, context: &Context) -> Result<Vec<Vec<f64>>>
             })
             .collect();
     }
+    if let [(_, gaps)] = &run.gaps[..] {
+        let Some(arm) = &figure.by else { bail!("`{of}` holds closures of gaps: say `by`, the arm") };
+        let seeds = gaps.figure(arm, figure.curve.as_deref().unwrap_or(CLOSURE));
+        let seeds = seeds.with_context(|| format!("`{of}` cannot say"))?;
+        return Ok(seeds.into_iter().map(|seed| vec![seed]).collect());
+    }
     let metric = figure.curve.as_deref().unwrap_or(GOLD);
     if run.traces.is_empty() {
-        bail!("`{of}` has neither curves of best-of-n nor metrics of a training");
+        bail!("`{of}` has neither curves of best-of-n nor metrics of a training nor closures of gaps");
     }
     run.traces
         .iter()
@@ -254,13 +287,20 @@ impl Verdicts {
         let rows = self.claims.iter().map(|claim| {
             let half = claim.band.high - claim.band.mean;
             let every = if claim.every_seed { "every " } else { "" };
+            let seeds = match claim.share_of_seeds {
+                None => claim.seeds.to_string(),
+                Some(SeedShare { expected, found }) => {
+                    let held = (found * claim.seeds as f64).round();
+                    format!("{held} of {}, expected {:.0} %", claim.seeds, 100.0 * expected)
+                }
+            };
             vec![
                 // On a narrow page the first column is what one sees.
                 format!("{} {}", if claim.holds { "✓" } else { "✗" }, claim.says),
                 if claim.holds { "pass" } else { "FAIL" }.to_owned(),
                 format!("{:.3} ±{half:.3}", claim.value),
                 format!("{every}{} {:.3}", claim.relation, claim.bound),
-                claim.seeds.to_string(),
+                seeds,
             ]
         });
         (header, rows.collect())

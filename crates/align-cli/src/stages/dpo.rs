@@ -16,7 +16,8 @@ use anyhow::{Context as _, Result, bail};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::{adapters, save_policy};
+use super::averaged::Averaged;
+use super::{adapters, save_average, save_policy};
 use crate::context::{Context, Start, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
@@ -170,7 +171,9 @@ impl Training<'_> {
             seeds: vec![("order", stage.seed)],
             ..Job::supervised(name, folder, recipe, &stage.training, steps, shown)
         };
-        drive(&mut training, job, context)?;
+        let mut averaged = Averaged::new(&mut training, stage.training.average.as_ref(), steps)?;
+        drive(&mut averaged, job, context)?;
+        let average = averaged.finish()?;
         let model = training.into_model();
         let mut summary = json!({ "steps": steps, "rows": count });
         if !held_out.is_empty() {
@@ -184,7 +187,12 @@ impl Training<'_> {
                     summary[format!("held_out_{key}")] = json!(value);
                 }
             }
+            if let Some(average) = &average {
+                let metrics: Metrics = evaluate(average, &objective, &held_out)?;
+                summary["average_held_out_loss"] = json!(metrics.get("loss"));
+            }
         }
+        save_average(folder, start, average.as_ref())?;
         Ok((model, summary))
     }
 }

@@ -12,11 +12,15 @@
 
 mod adapters;
 mod answers;
+mod averaged;
 mod bon;
 mod claims;
 mod dpo;
 mod eval;
+mod fusion;
+mod gaps;
 mod init;
+mod merge;
 mod pairs;
 mod ppo;
 mod reward;
@@ -42,13 +46,15 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::drive::RecipeText;
-use crate::recipe::parts::{ADAPTER, MODEL, RECIPE};
+use crate::recipe::parts::{ADAPTER, AVERAGE, MODEL, RECIPE};
 use crate::recipe::stage::{Stage, StageKind};
 
 pub(crate) use bon::{BestOfN, Point as BonPoint};
 pub(crate) use claims::Verdicts;
-pub(crate) use eval::{ArmResult, Comparison};
-pub(crate) use soup::soup_watched;
+pub(crate) use eval::{ArmResult, Bench, Comparison};
+pub(crate) use gaps::{ArmGap, Gaps, Over};
+pub(crate) use merge::{local_or_hub, merge_watched};
+pub(crate) use soup::{GreedySearch, LearnedWeights, Map, soup_watched};
 pub(crate) use world::{gold_of, preference_of};
 
 /// Written last into a stage's folder: it is complete.
@@ -110,10 +116,13 @@ pub(crate) fn run(stage: &Stage, folder: &Path, context: &Context) -> Result<Val
             StageKind::Traps(traps) => world::traps(traps, folder),
             StageKind::Cyclic(cyclic) => world::cyclic(cyclic, folder),
             StageKind::Pattern(pattern) => world::pattern(pattern, folder),
+            StageKind::Skills(skills) => world::skills(skills, folder),
             StageKind::Init(init) => init::run(init, folder, context),
             StageKind::Sft(sft) => sft::run(&stage.name, sft, recipe, folder, context),
             StageKind::Reward(reward) => reward::run(&stage.name, reward, recipe, folder, context),
             StageKind::Soup(soup) => soup::run(&stage.name, soup, folder, context),
+            StageKind::Fusion(fusion) => fusion::run(fusion, folder, context),
+            StageKind::Merge(merge) => merge::run(&stage.name, merge, folder, context),
             StageKind::Ppo(ppo) => ppo::run(&stage.name, ppo, folder, context),
             StageKind::Dpo(dpo) => dpo::run(&stage.name, dpo, recipe, folder, context),
             StageKind::Nash(nash) => self_play::run(&stage.name, nash, recipe, folder, context),
@@ -123,6 +132,7 @@ pub(crate) fn run(stage: &Stage, folder: &Path, context: &Context) -> Result<Val
             }
             StageKind::Superhf(superhf) => superhf::run(&stage.name, superhf, recipe, folder, context),
             StageKind::Eval(eval) => eval::run(&stage.name, eval, folder, context),
+            StageKind::Gaps(gaps) => gaps::run(&stage.name, gaps, folder, context),
             StageKind::Bon(bon) => bon::run(&stage.name, bon, folder, context),
             StageKind::Pairs(pairs) => pairs::run(&stage.name, pairs, folder, context),
             StageKind::Claims(claims) => claims::run(&stage.name, claims, folder, context),
@@ -193,22 +203,37 @@ fn save_model(
     start: &Path,
     write: impl FnOnce(&Path) -> Result<(), CheckpointError>,
 ) -> Result<()> {
-    let ancestor = checkpoint_id(start)
-        .with_context(|| format!("cannot tell which weights are in {}", start.display()))?;
     replace_folder(out, |folder| -> Result<()> {
         write(folder)?;
         copy_companions(start, folder)?;
-        write_json(&folder.join("align.json"), &json!({ "ancestor": ancestor }))?;
-        Ok(())
+        write_origin(folder, start)
     })
+}
+
+/// Writes into a folder of weights or of adapters which checkpoint they descend from.
+fn write_origin(folder: &Path, start: &Path) -> Result<()> {
+    let ancestor = checkpoint_id(start)
+        .with_context(|| format!("cannot tell which weights are in {}", start.display()))?;
+    Ok(write_json(&folder.join("align.json"), &json!({ "ancestor": ancestor }))?)
 }
 
 /// Writes a trained policy: its adapters, if it has any, and the model with them merged.
 fn save_policy(folder: &Path, start: &Path, policy: &Transformer, has_adapters: bool) -> Result<()> {
     if has_adapters {
         policy.save_adapters(&folder.join(ADAPTER))?;
+        write_origin(&folder.join(ADAPTER), start)?;
     }
     save_model(&folder.join(MODEL), start, |folder| policy.save_into(folder, &Default::default()))
+}
+
+/// Writes the average of a training beside its last weights, if one was kept.
+fn save_average(folder: &Path, start: &Path, average: Option<&Transformer>) -> Result<()> {
+    match average {
+        None => Ok(()),
+        Some(average) => {
+            save_model(&folder.join(AVERAGE), start, |folder| average.save_into(folder, &Default::default()))
+        }
+    }
 }
 
 /// Reads a file of JSON; `None` if there is none.

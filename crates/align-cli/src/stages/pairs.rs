@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::answers::{completions, sampling_for};
 use super::world::write_rows;
-use crate::context::{Context, encoder, transformer};
+use crate::context::Context;
 use crate::data;
 use crate::judge::judge;
 use crate::progress::rows_bar;
@@ -22,11 +22,8 @@ use crate::recipe::stage::PairsStage;
 const PAIRS: &str = "preferences.jsonl";
 
 pub(super) fn run(name: &str, stage: &PairsStage, folder: &Path, context: &Context) -> Result<Value> {
-    let start = context.model(&stage.model)?;
-    let model = transformer(&start, &context.device)?;
-    let config = model.config();
-    let encoder =
-        encoder(&start, Some(config.vocab_size), stage.encode.options(Some(config.context_length)))?;
+    let model = context.language_model(&stage.model)?;
+    let encoder = model.encoder(stage.encode.options(model.lm.context_length()))?;
     let prompts = data::prompts(&stage.prompts, &encoder, context)?;
     let judge = judge(&stage.judge, stage.aggregate, &encoder, &prompts, context)?;
     let sampling = sampling_for(&stage.sampling, &encoder);
@@ -47,9 +44,9 @@ pub(super) fn run(name: &str, stage: &PairsStage, folder: &Path, context: &Conte
     let together = (4 * microbatch).div_ceil(samples);
     for (chunk, dialogues) in numbered.chunks(together).zip(prompts.dialogues.chunks(together)) {
         context.check_interrupt()?;
-        let answers = generate(&model, chunk, &options)?.rows;
+        let answers = model.explained(generate(&*model.lm, chunk, &options))?.rows;
         let batches: Vec<Completions> =
-            answers.chunks(microbatch).map(|rows| completions(rows, &model.backbone().device())).collect();
+            answers.chunks(microbatch).map(|rows| completions(rows, &model.lm.device())).collect();
         let scores = finite_scores(&judge, &batches)
             .map_err(|error| judge.take_failure().map_or(anyhow::Error::new(error), anyhow::Error::msg))
             .with_context(|| format!("`{name}`: cannot judge answers"))?;

@@ -12,12 +12,14 @@ use burn::module::Module;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
+use super::averaged::Averaged;
 use super::warned::Warned;
-use super::{adapters, complete, save_policy};
+use super::{adapters, complete, save_average, save_policy};
 use crate::context::{self, Context, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::judge::{Judge, judge, same_tokens};
+use crate::language_model::{Failures, tokenizer_folder};
 use crate::recipe::stage::{PpoStage, StageKind};
 use crate::recipe::vary::put;
 
@@ -52,7 +54,7 @@ fn one_seed(
     folder: &Path,
     context: &Context,
 ) -> Result<Value> {
-    let Start { parts, encoder, inputs, start } = start(title, stage, seed, context)?;
+    let Start { parts, encoder, inputs, start, failures } = start(title, stage, seed, context)?;
     let mut config = stage.ppo.clone();
     config.seed = seed;
     if config.stop_token_ids.is_empty() {
@@ -78,7 +80,13 @@ fn one_seed(
         seeds: vec![("ppo", seed)],
         progress,
     };
-    drive(&mut Warned::new(title, bar, &mut ppo, context), job, context)?;
+    let mut averaged = Averaged::new(&mut ppo, stage.average.as_ref(), steps)?;
+    let driven = drive(&mut Warned::new(title, bar, &mut averaged, context), job, context);
+    driven.map_err(|error| match failures.iter().find_map(Failures::take) {
+        Some(failure) => failure.context(format!("{error:#}")),
+        None => error,
+    })?;
+    save_average(folder, &start, averaged.finish()?.as_ref())?;
     let policy = ppo.into_policy().valid();
     save_policy(folder, &start, &policy, stage.lora.is_some())?;
     Ok(json!({ "seed": seed, "iterations": steps }))
@@ -91,6 +99,8 @@ struct Start {
     inputs: Vec<PathBuf>,
     /// The policy's folder.
     start: PathBuf,
+    /// Of the models it is held to.
+    failures: Vec<Failures>,
 }
 
 fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<Start> {
@@ -109,26 +119,33 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
         None => base.clone(),
         Some(lora) => base.clone().with_adapters(lora, &Draws::new(seed)),
     };
-    let frozen = |reference: &str| -> Result<Transformer> {
-        let folder = context.model(reference)?;
-        same_tokens(&encoder, &folder)?;
+    let mut failures = Vec::new();
+    let mut held_to = |reference: &str| -> Result<Box<dyn Reference>> {
+        let path = context.model_to_read(reference)?;
+        same_tokens(&encoder, &tokenizer_folder(&path)?)?;
         // Weights that adapters leave alone need not be in memory twice.
-        let shared = stage.lora.is_some() && folder == start;
-        if shared { Ok(base.clone().valid()) } else { transformer(&folder, &context.device) }
+        if stage.lora.is_some() && path == start {
+            return Ok(Box::new(Frozen::new(&base)));
+        }
+        let (model, failure) = context.open(&path)?.into_parts();
+        failures.push(failure);
+        Ok(Box::new(model))
     };
     let reference: Anchor<Transformer> = match stage.following {
-        None => Frozen::new(&frozen(&stage.reference)?).into(),
+        None => held_to(&stage.reference)?.into(),
         Some(_) if stage.lora.is_some() => {
             bail!("`{title}`: `following` and `lora` do not go together: a reference follows whole weights")
         }
-        Some(following) => MovingReference::new(&frozen(&stage.reference)?, following).into(),
+        Some(following) => {
+            let folder = context.model(&stage.reference)?;
+            same_tokens(&encoder, &folder)?;
+            MovingReference::new(&transformer(&folder, &context.device)?, following).into()
+        }
     };
     let anchors = stage
         .anchors
         .iter()
-        .map(|(name, reference)| {
-            Ok((name.clone(), Box::new(Frozen::new(&frozen(reference)?)) as Box<dyn Reference>))
-        })
+        .map(|(name, reference)| Ok((name.clone(), held_to(reference)?)))
         .collect::<Result<Vec<_>>>()?;
     let parts = PpoParts {
         policy,
@@ -143,7 +160,7 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
     let mut inputs = vec![start.clone(), prompts.path];
     // A server has nothing to hash.
     inputs.extend(context.model(&stage.reward).ok());
-    Ok(Start { parts, encoder, inputs, start })
+    Ok(Start { parts, encoder, inputs, start, failures })
 }
 
 /// The critic starts from the reward model's backbone with a head of its own, unless the recipe names another start.
@@ -183,7 +200,7 @@ fn memory(parts: &PpoParts<Transformer, ValueModel>, stage: &PpoStage, context: 
     }
     let start = context.model(&stage.policy)?;
     for model in [&stage.reference].into_iter().chain(stage.anchors.values()) {
-        let shared = stage.lora.is_some() && context.model(model)? == start;
+        let shared = stage.lora.is_some() && context.model_to_read(model)? == start;
         bytes += if shared { 0 } else { policy };
     }
     Ok(bytes + policy * (1 + u64::from(stage.gold.is_some())))

@@ -20,13 +20,14 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
 
+use super::averaged::Averaged;
 use super::stream::{Form, Source, Streamed};
-use super::{adapters, complete, save_model, write_json};
+use super::{adapters, complete, save_model, write_json, write_origin};
 use crate::context::{Context, encoder, reward_model};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
 use crate::progress::working;
-use crate::recipe::parts::{ADAPTER, MODEL, TrainingConfig};
+use crate::recipe::parts::{ADAPTER, AVERAGE, MODEL, TrainingConfig};
 use crate::recipe::stage::{EnsembleConfig, RewardStage, StageKind};
 
 /// Which labels were flipped, in a stage's folder.
@@ -69,11 +70,15 @@ pub(super) fn run(
             let trained = training.run(name, base, stage.seed, recipe, folder)?;
             if stage.lora.is_some() {
                 trained.model.save_adapters(&folder.join(ADAPTER))?;
+                write_origin(&folder.join(ADAPTER), &start)?;
             }
-            let save = |folder: &Path| trained.model.save_into(folder, &Default::default());
-            save_model(&folder.join(MODEL), &start, save)?;
-            if let Some(form) = &form {
-                PairwiseManifest::new(form).write(&folder.join(MODEL))?;
+            let average = trained.average.as_deref().map(|average| (AVERAGE, average));
+            for (place, trained) in [(MODEL, &trained)].into_iter().chain(average) {
+                let out = folder.join(place);
+                save_model(&out, &start, |folder| trained.model.save_into(folder, &Default::default()))?;
+                if let Some(form) = &form {
+                    PairwiseManifest::new(form).write(&out)?;
+                }
             }
             data.record(folder)?;
             Ok(trained.summary(&data))
@@ -103,6 +108,11 @@ fn members(
     folder: &Path,
 ) -> Result<Value> {
     let Training { stage, start, data, context } = *training;
+    if stage.training.average.is_some() {
+        bail!(
+            "`training.average` and `ensemble` do not go together: an ensemble keeps the mean of its members, by `ensemble.weight_average`"
+        );
+    }
     if ensemble.members < 2 {
         bail!(
             "`ensemble.members` is {}, expected at least 2: a single model needs no `[ensemble]`",
@@ -335,6 +345,8 @@ struct Trained {
     steps: Option<u64>,
     scale: Option<ReferenceScores>,
     report: Option<align_reward::PairReport>,
+    /// The same of the average along the training, if one was kept.
+    average: Option<Box<Trained>>,
 }
 
 impl Training<'_> {
@@ -372,9 +384,12 @@ impl Training<'_> {
             seeds: vec![("head and order", seed)],
             ..Job::supervised(title, folder, recipe, &stage.training, steps, &shown)
         };
-        drive(&mut training, job, context)?;
+        let mut averaged = Averaged::new(&mut training, stage.training.average.as_ref(), steps)?;
+        drive(&mut averaged, job, context)?;
+        let average = averaged.finish()?;
+        let average = average.map(|average| self.judged(&format!("{title} average"), average)).transpose()?;
         let trained = self.judged(title, training.into_model().valid())?;
-        Ok(Trained { steps: Some(steps), ..trained })
+        Ok(Trained { steps: Some(steps), average: average.map(Box::new), ..trained })
     }
 
     /// Brings a model to its scale and judges it.
@@ -396,7 +411,7 @@ impl Training<'_> {
             }
         };
         let report = data.judge(title, &model)?;
-        Ok(Trained { model, steps: None, scale, report })
+        Ok(Trained { model, steps: None, scale, report, average: None })
     }
 }
 
@@ -414,6 +429,7 @@ impl Trained {
         set("held_out_accuracy", self.report.map(|report| json!(report.accuracy)));
         set("held_out_pairs", self.report.map(|report| json!(report.pairs)));
         set("held_out_margin", self.report.map(|report| json!(report.mean_margin)));
+        set("average", self.average.as_ref().map(|average| average.summary(data)));
         summary
     }
 }

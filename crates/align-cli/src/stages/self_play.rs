@@ -14,8 +14,9 @@ use anyhow::{Result, bail};
 use burn::module::Module;
 use serde_json::{Value, json};
 
+use super::averaged::Averaged;
 use super::warned::Warned;
-use super::{adapters, save_policy};
+use super::{adapters, save_average, save_policy};
 use crate::context::{Context, Start, transformer};
 use crate::data::{self, Prompts};
 use crate::drive::{Job, RecipeText, drive};
@@ -110,7 +111,9 @@ pub(super) fn run(
         seeds: vec![("self_play", stage.seed)],
         progress,
     };
-    drive(&mut Warned::new(name, bar, &mut training, context), job, context)?;
+    let mut averaged = Averaged::new(&mut training, stage.average.as_ref(), steps)?;
+    drive(&mut Warned::new(name, bar, &mut averaged, context), job, context)?;
+    save_average(folder, &start, averaged.finish()?.as_ref())?;
     let policy = training.into_policy().valid();
     save_policy(folder, &start, &policy, stage.lora.is_some())?;
     let mut summary = json!({ "iterations": plan.iterations, "steps": steps });

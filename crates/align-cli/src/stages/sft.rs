@@ -17,8 +17,9 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::adapters::AtSteps;
+use super::averaged::Averaged;
 use super::stream::{Form, Source, Streamed};
-use super::{adapters, save_policy};
+use super::{adapters, save_average, save_policy};
 use crate::context::{Context, Start};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
@@ -55,8 +56,10 @@ pub(super) fn run(
         seeds: vec![("order", stage.seed)],
         ..Job::supervised(name, folder, recipe, &stage.training, steps, &["loss", "eval/loss"])
     };
-    drive(&mut training, job, context)?;
+    let mut averaged = Averaged::new(&mut training, stage.training.average.as_ref(), steps)?;
+    drive(&mut averaged, job, context)?;
 
+    let average = averaged.finish()?;
     let model = training.into_model();
     let mut summary = json!({ "steps": steps });
     if let Some(rows) = data.rows {
@@ -67,7 +70,12 @@ pub(super) fn run(
         let metrics = evaluate(&model, &NextToken, &data.held_out)?;
         summary["held_out_loss"] = json!(metrics.get("loss"));
         summary["held_out_rows"] = json!(data.held_out_rows);
+        if let Some(average) = &average {
+            let metrics = evaluate(average, &NextToken, &data.held_out)?;
+            summary["average_held_out_loss"] = json!(metrics.get("loss"));
+        }
     }
+    save_average(folder, &start, average.as_ref())?;
     save_policy(folder, &start, &model, stage.lora.is_some())?;
     Ok(summary)
 }

@@ -6,13 +6,15 @@ use std::path::Path;
 use align_core::persist::{PersistError, replace_file};
 use align_core::{Draws, Preference, Reward};
 use align_data::rows::{DemonstrationRow, Dialogue};
-use align_data::synthetic::{CyclicWorld, GoldReward, PatternWorld, TrapWorld, World, WorldConfig};
+use align_data::synthetic::{
+    CyclicWorld, GoldReward, PatternWorld, Skill, SkillsWorld, TrapWorld, World, WorldConfig,
+};
 use align_data::tokenizer::Tokenizer as _;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::{read_json, write_json};
-use crate::recipe::worlds::{CyclicStage, PatternStage, TrapsStage, WorldStage};
+use crate::recipe::worlds::{CyclicStage, PatternStage, SkillsStage, TrapsStage, WorldStage};
 
 /// How the world was made, for its gold reward.
 const WORLD: &str = "world.json";
@@ -118,6 +120,33 @@ pub(super) fn pattern(stage: &PatternStage, folder: &Path) -> Result<Value> {
     });
     write_rows(&folder.join("demonstrations.jsonl"), demonstrations.collect())?;
     Ok(json!({ "hack": stage.hack }))
+}
+
+/// The world of skills: a folder for each of them, and what a base model reads.
+pub(super) fn skills(stage: &SkillsStage, folder: &Path) -> Result<Value> {
+    SkillsWorld::write_tokenizer(folder)
+        .with_context(|| format!("cannot write into {}", folder.display()))?;
+    let world = SkillsWorld::new(stage.seed);
+    let rows = |said: Vec<(String, String)>| -> Vec<Value> {
+        let row = |(prompt, completion)| json!({ "prompt": prompt, "completion": completion });
+        said.into_iter().map(row).collect()
+    };
+    write_rows(&folder.join("pretrain.jsonl"), rows(world.pretraining(stage.pretraining)))?;
+    for skill in Skill::ALL {
+        let folder = folder.join(skill.word());
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let shown = world.demonstrations(skill, stage.demonstrations);
+        let scrambled =
+            shown.iter().map(|(prompt, said)| (prompt.clone(), SkillsWorld::scrambled(said))).collect();
+        let held_out = world.held_out(skill).into_iter();
+        let right = held_out.map(|question| (question.text(), world.right(question))).collect();
+        write_rows(&folder.join("demonstrations.jsonl"), rows(shown))?;
+        write_rows(&folder.join("scrambled.jsonl"), rows(scrambled))?;
+        write_rows(&folder.join("held_out.jsonl"), rows(right))?;
+    }
+    let together = stage.together.iter().flat_map(|&skill| world.demonstrations(skill, stage.demonstrations));
+    write_rows(&folder.join("together.jsonl"), rows(together.collect()))?;
+    Ok(json!({ "skills": Skill::ALL.len() }))
 }
 
 fn demonstration(row: &DemonstrationRow) -> Value {

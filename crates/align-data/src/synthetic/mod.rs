@@ -25,6 +25,7 @@ mod gold;
 mod pattern;
 mod request;
 mod reward;
+mod skills;
 mod traps;
 mod words;
 
@@ -35,7 +36,12 @@ use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    cyclic::CyclicWorld, gold::Gold, pattern::PatternWorld, reward::GoldReward, traps::TrapWorld,
+    cyclic::CyclicWorld,
+    gold::Gold,
+    pattern::PatternWorld,
+    reward::GoldReward,
+    skills::{Question, Skill, SkillsWorld},
+    traps::TrapWorld,
 };
 use self::{request::Request, words::vocabulary};
 use crate::{
