@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use align::core::{Completions, Draws, Frozen, PreferenceFn, Reward, RewardFn};
+use align::fusion::Weighing;
 use align::nash::self_play::{Labels, Method};
 use align::nash::{
     KtoConfig, KtoObjective, Mismatched, Pair, PairBatch, PairLoss, PairObjective, Rated, SelfPlay,
@@ -178,6 +179,19 @@ fn every_self_play_setting_is_explained() {
     let choices = ["independent", "tournament", "hard", "soft", "keep", "drop", "lose"];
     let headings = &["The `self_play` table", "Losses of pairs"];
     assert_explained("docs/recipes.md", headings, methods.iter().map(String::as_str).chain(choices));
+}
+
+#[test]
+fn every_way_of_weighing_experts_is_explained() {
+    let names = names_of!(Weighing:
+        { "kind": "static", "weights": [1.0] },
+        { "kind": "dynamic", "bounds": [{ "lower": 0.0, "upper": 1.0 }] },
+        { "kind": "dynamic", "search": "grid", "objective": "forward", "experts": "joint", "targets": "own" },
+        { "kind": "dynamic", "search": "paper_grid", "objective": "reverse" },
+        { "kind": "dynamic", "objective": "jeffreys" },
+    );
+    assert!(names.contains("skip_below") && names.contains("refined"), "{names:?}");
+    assert_explained("docs/recipes.md", &["Stages"], names.iter().map(String::as_str));
 }
 
 #[test]

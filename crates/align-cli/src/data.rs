@@ -6,7 +6,7 @@ use align_data::encode::{EncodeError, Encoder, Overlong};
 use align_data::hub::{self, HubKind, HubOptions};
 use align_data::read::{LISTED_SKIPS, ReadOptions, read_rows};
 use align_data::rows::{Dialogue, FromRow, PromptRow};
-use align_data::split::{prompt_key, split_by_prompt};
+use align_data::split::split_by_prompt;
 use anyhow::{Result, bail};
 
 use crate::context::Context;
@@ -45,7 +45,7 @@ pub(crate) fn rows<T: FromRow>(config: &DataConfig, context: &Context) -> Result
         loaded.rows.into_iter().enumerate().map(|(index, row)| Numbered { number: index + 1, row });
     let split = split_by_prompt(
         numbered.collect(),
-        |numbered| prompt_key(numbered.row.prompt()),
+        |numbered| numbered.row.key(),
         config.held_out.get(),
         config.split_seed,
     );

@@ -2,8 +2,6 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::rows::Dialogue;
-
 /// Rows on two sides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split<T> {
@@ -22,7 +20,7 @@ pub fn split_by_prompt<T>(rows: Vec<T>, prompt: impl Fn(&T) -> String, held_out:
     Split { train, held_out }
 }
 
-/// Whether rows with this prompt key ([`Dialogue::key`]) are held out.
+/// Whether rows with this key ([`FromRow::key`](crate::rows::FromRow::key)) are held out.
 ///
 /// # Panics
 /// When `fraction` is not in [0, 1].
@@ -37,9 +35,4 @@ pub fn is_held_out(key: &str, fraction: f64, seed: u64) -> bool {
     // 53 bits make a number in [0, 1), as exact as f64 is.
     let unit = (u64::from_le_bytes(first) >> 11) as f64 / (1u64 << 53) as f64;
     unit < fraction
-}
-
-/// The key of a prompt that may be missing.
-pub fn prompt_key(prompt: Option<&Dialogue>) -> String {
-    prompt.map(Dialogue::key).unwrap_or_default()
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, convert::Infallible};
 
 use align_data::{
-    Batches, Cursor, Dialogue, Message, Role, WindowShuffle, is_held_out, order::permutation, split_by_prompt,
+    Batches, Cursor, DemonstrationRow, Dialogue, FromRow, Message, Role, WindowShuffle, is_held_out,
+    order::permutation, split_by_prompt,
 };
 use proptest::prelude::*;
 
@@ -110,4 +111,24 @@ fn a_question_is_the_same_prompt_as_text_and_as_a_message() {
     let turn = Dialogue::Messages(vec![Message::new(Role::User, "How?")]);
     assert_eq!(text.key(), turn.key());
     assert_ne!(turn.key(), Dialogue::Messages(vec![Message::new(Role::System, "How?")]).key());
+}
+
+#[test]
+fn rows_without_a_prompt_are_split_by_what_they_say() {
+    let turn = |role, text: String| Message::new(role, text);
+    let texts = (0..200).map(|row| DemonstrationRow::Text { text: format!("text {row}") });
+    let dialogues = (0..200).map(|row| DemonstrationRow::Messages {
+        // Two answers to each question.
+        messages: vec![
+            turn(Role::User, format!("question {}", row / 2)),
+            turn(Role::Assistant, format!("answer {row}")),
+        ],
+        tools: None,
+    });
+    for rows in [texts.collect::<Vec<_>>(), dialogues.collect()] {
+        let split = split_by_prompt(rows, FromRow::key, 0.25, 0);
+        assert!((20..80).contains(&split.held_out.len()), "{}", split.held_out.len());
+        let keys = |rows: &[DemonstrationRow]| rows.iter().map(FromRow::key).collect::<BTreeSet<_>>();
+        assert!(keys(&split.train).is_disjoint(&keys(&split.held_out)));
+    }
 }

@@ -502,9 +502,10 @@ mod tests {
                     loss(&groups.blend(&nets[0], &parameters, Leaves::Plain)).into_data().iter::<f64>().sum()
                 };
                 assert_eq!(groups.all.len(), if by == Granularity::Model { 1 } else { 3 });
-                for at in 0..groups.all.len() {
+                assert_eq!(products.len(), groups.all.len());
+                for (at, products) in products.iter().enumerate() {
                     let weights = weights_of(&groups.all[at].z, region);
-                    let slopes = slopes(&weights, &products[at], region);
+                    let slopes = slopes(&weights, products, region);
                     for (k, &slope) in slopes.iter().enumerate() {
                         let z = groups.all[at].z[k];
                         let mut moved = |step: f64| {

@@ -75,11 +75,11 @@ fn a_linear_merge_without_normalization_is_the_sum_itself() {
 fn slerp_has_the_printed_digits() {
     let between = |a: &[f64], b: &[f64], t| floats(&slerp(&vector(a), &vector(b), t).unwrap());
     let (u, v) = ([1.0, 0.0], [0.0, 2.0]);
-    assert_close(&between(&u, &v, 0.5), &[0.70710678, 1.41421356], PRINTED);
+    assert_close(&between(&u, &v, 0.5), &[FRAC_1_SQRT_2, SQRT_2], PRINTED);
     assert_close(&between(&u, &v, 0.25), &[0.92387953, 0.76536686], PRINTED);
     assert_close(&between(&A, &B, 0.5), &[1.13827318, -0.56913659, 2.84568295, -0.28456829], PRINTED);
     assert_close(&between(&[1.0, 2.0], &[2.0, 4.0], 0.3), &[1.3, 2.6], PRINTED);
-    assert_close(&between(&[0.0, 0.0], &[1.0, 1.0], 0.5), &[0.70710678, 0.70710678], PRINTED);
+    assert_close(&between(&[0.0, 0.0], &[1.0, 1.0], 0.5), &[FRAC_1_SQRT_2, FRAC_1_SQRT_2], PRINTED);
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn what_has_no_meaning_is_refused_with_its_line_and_the_nearest_word() {
         &format!("{two}merge_method: karcher\nbase-model: a\n"),
         "m.yml:3: `base-model`: unknown key; did you mean `base_model`?",
     );
-    refuses(&format!("{two}"), "m.yml:1: `merge_method` is missing");
+    refuses(two, "m.yml:1: `merge_method` is missing");
     refuses(
         &format!("{two}merge_method: karcher\nparameters:\n  max_iters: 5\n"),
         "m.yml:4: `parameters.max_iters`: `karcher` takes no such parameter here; did you mean `max_iter`?",

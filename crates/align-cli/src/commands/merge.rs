@@ -35,7 +35,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<()> {
     let out = args.out.as_deref().expect("clap asks for it without --dry-run");
     let interrupt = interrupt::install();
     let report = match merge_watched("merge", &config, &local_or_hub, &options, out, &interrupt) {
-        Err(FolderMergeError::Folder(SoupError::Interrupted)) => {
+        Err(FolderMergeError::Folder(error)) if matches!(*error, SoupError::Interrupted) => {
             return Err(Interrupted { saved_in: None }.into());
         }
         report => report?,

@@ -9,7 +9,7 @@ use crate::args::{BeginArgs, RecipeArgs};
 use crate::context::Context;
 use crate::drive::RecipeText;
 use crate::recipe::parts::RECIPE;
-use crate::recipe::stage::{Stage, StageKind};
+use crate::recipe::stage::Stage;
 use crate::recipe::{self, RunRecipe, SingleRecipe};
 use crate::{interrupt, report, stages};
 
@@ -32,9 +32,7 @@ pub(crate) fn run(args: &RecipeArgs) -> Result<()> {
         let folder = recipe.output_dir.join(&stage.name);
         stages::run(stage, &folder, &context).with_context(|| format!("stage `{}`", stage.name))?;
     }
-    let path = report::draw(std::slice::from_ref(&recipe.output_dir), &recipe.output_dir.join(report::FILE))?;
-    println!("report: {}", path.display());
-    Ok(())
+    say_report(&recipe.output_dir)
 }
 
 /// Runs a recipe of one stage.
@@ -45,15 +43,19 @@ pub(crate) fn single(args: &RecipeArgs, kind: &str) -> Result<()> {
 }
 
 /// Runs one stage into a folder of its own, and draws it.
-pub(super) fn one_stage(stage: &Stage, output: &PathBuf, begin: &BeginArgs) -> Result<()> {
+pub(super) fn one_stage(stage: &Stage, output: &Path, begin: &BeginArgs) -> Result<()> {
     let context = context(begin, output)?;
     prepare(begin, output, &[])?;
     stages::run(stage, output, &context)?;
     println!("done: {}", output.display());
-    // Making a model leaves nothing to draw.
-    if !matches!(stage.kind, StageKind::Init(_)) {
-        let file = output.join(report::FILE);
-        println!("report: {}", report::draw(std::slice::from_ref(output), &file)?.display());
+    say_report(output)
+}
+
+/// Draws a run and says where, or that there is nothing to draw.
+fn say_report(output: &Path) -> Result<()> {
+    match report::draw_run(output)? {
+        Some(path) => println!("report: {}", path.display()),
+        None => eprintln!("nothing to draw: no stage measured anything"),
     }
     Ok(())
 }

@@ -16,18 +16,17 @@ pub(super) fn histogram(
     classes: &[(String, String)],
 ) -> String {
     let edges = Edges::around(values.iter().map(|(_, value)| *value));
-    let mut counts = vec![[0usize; COLUMNS]; classes.len()];
+    let mut counts = vec![vec![0usize; classes.len()]; COLUMNS];
     for &(class, value) in values {
-        counts[class][edges.column(value)] += 1;
+        counts[edges.column(value)][class] += 1;
     }
-    let tallest = (0..COLUMNS).map(|column| counts.iter().map(|class| class[column]).sum::<usize>()).max();
+    let tallest = counts.iter().map(|column| column.iter().sum::<usize>()).max();
     let frame = Frame { x: (edges.low, edges.high), y: (0.0, 1.05 * tallest.unwrap_or(0).max(1) as f64) };
     framed(title, x_label, "tokens", &frame, |out| {
-        for column in 0..COLUMNS {
+        for (column, counts) in counts.iter().enumerate() {
             let (left, right) = (edges.edge(column), edges.edge(column + 1));
             let mut below = 0;
-            for (class, (style, name)) in classes.iter().enumerate() {
-                let count = counts[class][column];
+            for ((style, name), &count) in classes.iter().zip(counts) {
                 if count == 0 {
                     continue;
                 }

@@ -34,20 +34,31 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
 }
 
 /// Draws what the runs left behind.
-pub(crate) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf> {
+fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf> {
     let runs = runs.iter().map(|run| Run::read(run)).collect::<Result<Vec<_>>>()?;
     if let Some(empty) = runs.iter().find(|run| run.is_empty()) {
         bail!(
-            "nothing to report in {}: expected metrics.jsonl, comparison.json, best_of_n.json, path.json, weights.json, map.json, weights.jsonl, gaps.json or claims.json below it",
+            "nothing to report in {}: expected metrics.jsonl, comparison.json, best_of_n.json, path.json, weights.json, \
+             map.json, weights.jsonl, gaps.json or claims.json below it",
             empty.folder.display()
         );
     }
-    let panel = panel::Figures::of(&runs);
+    write(&runs, out)
+}
+
+/// Draws a run into its folder; nothing if it left nothing to draw, as making and merging models does.
+pub(crate) fn draw_run(folder: &Path) -> Result<Option<PathBuf>> {
+    let run = Run::read(folder)?;
+    if run.is_empty() { Ok(None) } else { write(&[run], &folder.join(FILE)).map(Some) }
+}
+
+fn write(runs: &[Run], out: &Path) -> Result<PathBuf> {
+    let panel = panel::Figures::of(runs);
     if !panel.is_empty() {
         let path = out.with_file_name(PANEL);
         replace_file(&path, |file| Ok(serde_json::to_writer_pretty(file, &panel)?))?;
     }
-    let page = html::page(&runs);
+    let page = html::page(runs);
     replace_file(out, |file| std::io::Write::write_all(file, page.as_bytes()))?;
     Ok(out.to_owned())
 }

@@ -8,7 +8,7 @@ use align_data::encode::{EncodeError, Encoder};
 use align_data::order::{Cursor, WindowShuffle};
 use align_data::read::{DataError, ReadOptions, RowStream};
 use align_data::rows::FromRow;
-use align_data::split::{is_held_out, prompt_key};
+use align_data::split::is_held_out;
 use align_train::{Batches, TrainError};
 use anyhow::{Result, bail};
 use burn::tensor::Device;
@@ -92,7 +92,7 @@ impl Source {
             row
         });
         Ok(Box::new(all.filter(move |row| match row {
-            Ok(row) => is_held_out(&prompt_key(row.prompt()), share, seed) == held_out,
+            Ok(row) => is_held_out(&row.key(), share, seed) == held_out,
             Err(_) => true,
         })))
     }

@@ -73,11 +73,9 @@ impl FromRow for DemonstrationRow {
             Self::Messages { .. } | Self::Text { .. } => None,
         }
     }
-}
 
-impl DemonstrationRow {
-    /// What a split is keyed by: the prompt, the turns before the last answer, or the text.
-    pub fn key(&self) -> String {
+    /// The prompt, the turns before the last answer, or the text.
+    fn key(&self) -> String {
         match self {
             Self::Completion { prompt, .. } => prompt.key(),
             Self::Messages { messages, .. } => {

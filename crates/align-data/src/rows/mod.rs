@@ -39,6 +39,11 @@ pub trait FromRow: Sized {
     /// When a column is missing, of the wrong type, or says something no one can learn from.
     fn from_row(row: &Map<String, Value>) -> Result<Self, RowProblem>;
 
-    /// What the row's prompt is, if it has one; rows with equal prompts fall on the same side of a split.
+    /// What the row's prompt is, if it has one.
     fn prompt(&self) -> Option<&Dialogue>;
+
+    /// What a split is keyed by: rows with equal keys fall on the same side. The prompt's key, where there is a prompt.
+    fn key(&self) -> String {
+        self.prompt().map(Dialogue::key).unwrap_or_default()
+    }
 }

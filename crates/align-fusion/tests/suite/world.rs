@@ -82,7 +82,11 @@ pub(crate) fn after(model: &dyn CausalLm, row: &[u32]) -> Vec<f32> {
 }
 
 /// Log-probabilities that precede the response tokens that count, row by row, each computed alone.
-pub(crate) fn before_responses(model: &dyn CausalLm, prompts: &[Vec<u32>], responses: &[Vec<u32>]) -> Vec<Vec<f32>> {
+pub(crate) fn before_responses(
+    model: &dyn CausalLm,
+    prompts: &[Vec<u32>],
+    responses: &[Vec<u32>],
+) -> Vec<Vec<f32>> {
     let mut found = Vec::new();
     for (prompt, response) in prompts.iter().zip(responses) {
         for read in 0..response.len() {
@@ -93,7 +97,11 @@ pub(crate) fn before_responses(model: &dyn CausalLm, prompts: &[Vec<u32>], respo
 }
 
 /// What [`CausalLm::next_tokens`] says about the response tokens that count, normalised, `columns` at a time.
-pub(crate) fn next_log_probs(model: &dyn CausalLm, completions: &Completions, columns: usize) -> Vec<Vec<f32>> {
+pub(crate) fn next_log_probs(
+    model: &dyn CausalLm,
+    completions: &Completions,
+    columns: usize,
+) -> Vec<Vec<f32>> {
     let next = model.next_tokens(completions);
     let width = completions.response.width();
     let parts: Vec<Tensor<3>> = (0..width)

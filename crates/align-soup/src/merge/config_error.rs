@@ -32,7 +32,7 @@ pub enum ConfigError {
     #[error("{place}: {problem}")]
     At {
         /// Where it stands.
-        place: Place,
+        place: Box<Place>,
         /// What is wrong.
         problem: Problem,
     },

@@ -167,7 +167,7 @@ impl<'a> At<'a> {
 
     /// An error about this value.
     pub(crate) fn refuse(&self, problem: Problem) -> ConfigError {
-        ConfigError::At { place: self.place(), problem }
+        ConfigError::At { place: Box::new(self.place()), problem }
     }
 
     /// An error about a value of the wrong kind.
@@ -268,7 +268,7 @@ impl<'a> At<'a> {
         }
         let nearest = nearest_of(key, known);
         let known = known.iter().map(|&key| key.to_owned()).collect();
-        ConfigError::At { place, problem: Problem::UnknownKey { nearest, known } }
+        ConfigError::At { place: Box::new(place), problem: Problem::UnknownKey { nearest, known } }
     }
 }
 

@@ -19,7 +19,7 @@ pub enum FolderMergeError {
     /// A folder cannot be read, or the result cannot be written (ingredients are counted as the configuration names
     /// models).
     #[error(transparent)]
-    Folder(#[from] SoupError),
+    Folder(Box<SoupError>),
     /// The vocabulary of the result cannot be made.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -80,11 +80,11 @@ pub enum FolderMergeError {
         /// The first model.
         first: String,
         /// Its shape.
-        expected: Vec<usize>,
+        expected: Box<[usize]>,
         /// The model that differs.
         model: String,
         /// Its shape.
-        found: Vec<usize>,
+        found: Box<[usize]>,
         /// Whether it has a row for each token.
         by_token: bool,
     },
@@ -98,11 +98,11 @@ pub enum FolderMergeError {
         /// The first model.
         first: String,
         /// Its type.
-        expected: String,
+        expected: Box<str>,
         /// The model that differs.
         model: String,
         /// Its type.
-        found: String,
+        found: Box<str>,
     },
     /// The configuration of the result has no place for its number of layers.
     #[error("{} names no number of layers, and the merge changes it to {layers}", config.display())]
@@ -139,7 +139,7 @@ pub enum FolderMergeError {
         /// Which model is which in the error.
         members: String,
         /// What the method says.
-        source: MergeError,
+        source: Box<MergeError>,
     },
     /// The parameters of a tensor are refused.
     #[error("parameters of the tensor `{tensor}` ({members})")]
@@ -149,8 +149,14 @@ pub enum FolderMergeError {
         /// Which model is which in the error.
         members: String,
         /// What the method says.
-        source: MergeError,
+        source: Box<MergeError>,
     },
+}
+
+impl From<SoupError> for FolderMergeError {
+    fn from(error: SoupError) -> Self {
+        Self::Folder(Box::new(error))
+    }
 }
 
 fn shown(token: &Option<String>) -> String {

@@ -439,9 +439,9 @@ impl Planner<'_> {
                 return Err(FolderMergeError::Shape {
                     tensor: name.to_owned(),
                     first: self.models[recipe.models[lead]].to_string(),
-                    expected: first.shape.clone(),
+                    expected: first.shape.clone().into(),
                     model: self.models[model].to_string(),
-                    found: source.shape.clone(),
+                    found: source.shape.clone().into(),
                     by_token,
                 });
             }
@@ -450,9 +450,9 @@ impl Planner<'_> {
                 return Err(FolderMergeError::Kind {
                     tensor: name.to_owned(),
                     first: self.models[recipe.models[lead]].to_string(),
-                    expected: first.dtype.to_string(),
+                    expected: first.dtype.to_string().into(),
                     model: self.models[model].to_string(),
-                    found: source.dtype.to_string(),
+                    found: source.dtype.to_string().into(),
                 });
             }
         }
@@ -472,7 +472,7 @@ impl Planner<'_> {
         let refused = |source| FolderMergeError::Parameters {
             tensor: name.to_owned(),
             members: members(self.models, &recipe.models, recipe.base),
-            source,
+            source: Box::new(source),
         };
         let others: Vec<usize> =
             (0..recipe.models.len()).filter(|position| Some(*position) != recipe.base).collect();
@@ -489,7 +489,7 @@ impl Planner<'_> {
                     parameter: rule.parameter.name().to_owned(),
                     subject,
                 };
-                ConfigError::At { place: slice.config.place.clone(), problem }.into()
+                ConfigError::At { place: Box::new(slice.config.place.clone()), problem }.into()
             };
             match rule.scope {
                 Scope::Shared => match wide(name) {

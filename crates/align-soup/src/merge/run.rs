@@ -253,7 +253,7 @@ impl Runner<'_> {
                 task.merge(dtype, &mut out).map_err(|source| FolderMergeError::Method {
                     tensor: planned.tensor.name.clone(),
                     members: self.plan.members(recipe),
-                    source,
+                    source: Box::new(source),
                 })?
             }
             Work::Copy | Work::Constant => {

@@ -107,7 +107,7 @@ impl Settings {
                     filter: filter.to_owned(),
                     nearest: nearest_of(filter, &parts),
                 };
-                return Err(ConfigError::At { place: case.place.clone(), problem });
+                return Err(ConfigError::At { place: Box::new(case.place.clone()), problem });
             }
         }
         Ok(())

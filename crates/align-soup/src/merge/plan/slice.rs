@@ -28,7 +28,7 @@ pub(super) fn slice_of<'a>(
     models: &[ModelReference],
     stacks: &[Stack],
 ) -> Result<Slice<'a>, FolderMergeError> {
-    let refuse = |problem| ConfigError::At { place: config.place.clone(), problem };
+    let refuse = |problem| ConfigError::At { place: Box::new(config.place.clone()), problem };
     let position =
         |model: &ModelReference| models.iter().position(|other| other == model).expect("all are listed");
     let positions: Vec<usize> = config.sources.iter().map(|source| position(&source.model)).collect();
