@@ -152,7 +152,10 @@ impl Run {
             }
             if let Some(seed) = seed.and_then(|seed| seed.parse().ok()) {
                 compared.extend(Comparison::read(&folder)?.map(|comparison| (seed, comparison)));
-                self.add_weights(&folder, format!("{name} seed {seed}"))?;
+                // One seed's texts are enough to look at; the others' stand in their files.
+                if repeated.is_empty() {
+                    self.add_weights(&folder, format!("{name} seed {seed}"))?;
+                }
                 self.add_soup(&folder, format!("{name} seed {seed}"))?;
                 sweeps.extend(BestOfN::read(&folder)?);
                 repeated.extend(Done::read(&folder)?.map(|done| (seed, done)));

@@ -23,6 +23,7 @@ pub(crate) const BUILTIN: &[Builtin] = &[
     Builtin { name: "inpo-cyclic", text: include_str!("../../recipes/inpo-cyclic.toml") },
     Builtin { name: "superhf-hack", text: include_str!("../../recipes/superhf-hack.toml") },
     Builtin { name: "preferences-chat", text: include_str!("../../recipes/preferences-chat.toml") },
+    Builtin { name: "soups", text: include_str!("../../recipes/soups.toml") },
     Builtin { name: "weak-to-strong", text: include_str!("../../recipes/weak-to-strong.toml") },
     Builtin { name: "weak-to-strong-chat", text: include_str!("../../recipes/weak-to-strong-chat.toml") },
     Builtin { name: "ensemble", text: include_str!("../../recipes/ensemble.toml") },

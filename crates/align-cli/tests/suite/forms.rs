@@ -332,6 +332,7 @@ fn built_in_recipes_are_listed_and_copied_once() {
             "inpo-cyclic",
             "superhf-hack",
             "preferences-chat",
+            "soups",
             "weak-to-strong",
             "weak-to-strong-chat",
             "ensemble",
