@@ -1,7 +1,10 @@
 //! Bars and spinners on standard error; silent where there is no terminal.
 
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use align_soup::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar over so many rows.
@@ -10,9 +13,28 @@ pub(crate) fn rows_bar(title: &str, rows: usize) -> ProgressBar {
 }
 
 /// A bar over bytes, whose length is told as it goes.
-pub(crate) fn bytes_bar(title: &str) -> ProgressBar {
+fn bytes_bar(title: &str) -> ProgressBar {
     let form = "{prefix} {bar:30} {bytes}/{total_bytes} · {binary_bytes_per_sec} · {eta} left";
     styled(ProgressBar::new(0), title, form)
+}
+
+/// Does work on files under a bar of its bytes, and has it stop when `interrupt` is set.
+pub(crate) fn watched<T>(
+    title: &str,
+    interrupt: &AtomicBool,
+    work: impl FnOnce(&(dyn Fn(Progress) -> ControlFlow<()> + Sync)) -> T,
+) -> T {
+    let bar = bytes_bar(title);
+    let result = work(&|progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        match interrupt.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    bar.finish_and_clear();
+    result
 }
 
 /// Says what is going on until it is dropped, for work whose length nobody knows.

@@ -1,8 +1,7 @@
 //! Merges checkpoints by a configuration in mergekit's form.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use align_data::hub::{self, HubKind, HubOptions};
 use align_soup::merge::{
@@ -12,7 +11,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::progress::bytes_bar;
+use crate::progress::watched;
 use crate::recipe::merge::MergeStage;
 use crate::recipe::parts::{MODEL, stage_reference};
 
@@ -56,17 +55,7 @@ pub(crate) fn merge_watched(
     out: &Path,
     interrupt: &AtomicBool,
 ) -> Result<MergeReport, FolderMergeError> {
-    let bar = bytes_bar(title);
-    let report = merge_folders_observed(config, resolve, options, out, &|progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-        match interrupt.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    });
-    bar.finish_and_clear();
-    report
+    watched(title, interrupt, |observe| merge_folders_observed(config, resolve, options, out, observe))
 }
 
 /// A folder as it is, or a hub repository at its revision through the cache.

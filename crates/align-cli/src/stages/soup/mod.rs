@@ -5,9 +5,8 @@ mod learned;
 mod map;
 mod measure;
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use align_data::rows::DemonstrationRow;
 use align_soup::{HealthGate, SoupError, SoupOptions, SoupReport, ToSource, Weights, soup_folders_observed};
@@ -20,7 +19,7 @@ pub(crate) use self::learned::LearnedWeights;
 pub(crate) use self::map::Map;
 use crate::context::{Context, encoder, transformer};
 use crate::data;
-use crate::progress::{bytes_bar, working};
+use crate::progress::{watched, working};
 use crate::recipe::parts::{MODEL, stage_reference};
 use crate::recipe::soup::{HealthConfig, SoupStage};
 
@@ -136,17 +135,7 @@ pub(crate) fn soup_watched(
     out: &Path,
     interrupt: &AtomicBool,
 ) -> Result<SoupReport, SoupError> {
-    let bar = bytes_bar(title);
-    let report = soup_folders_observed(models, weights, options, out, &|progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-        match interrupt.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    });
-    bar.finish_and_clear();
-    report
+    watched(title, interrupt, |observe| soup_folders_observed(models, weights, options, out, observe))
 }
 
 /// Removes what a soup that was killed left beside its destination, and soups that were only tried.
