@@ -9,6 +9,9 @@
 //! - modules in memory: [`average`], [`uniform`], [`lerp`], [`Ema`], [`Lawa`], [`task_vectors`];
 //! - checkpoint folders on disk: [`soup_folders`], which streams, so that memory does not grow with the models.
 //!
+//! What is averaged may be chosen ([`greedy`](greedy())), weighed by a loss ([`learned`](learned())), and looked at on the plane through three models
+//! ([`Plane`]). [`merge`] puts models together by mergekit's other methods, in memory and from its configurations.
+//!
 //! Parameters are matched by their path in the module (or their name in the file), never by generated identifiers.
 //! Floats are averaged; integers and booleans must be equal; quantised weights are refused. Low-rank adapters, in modules
 //! or in PEFT's files over a base ([`Source`]), are merged into their weights first, since the mean of factors is not the

@@ -312,4 +312,4 @@ pub(crate) fn pretty(value: &Value) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,9 +12,9 @@ use super::stream::Sink;
 use super::*;
 
 /// Writes to a file until `left` bytes are used up.
-struct FullDisk {
-    file: File,
-    left: Arc<AtomicU64>,
+pub(crate) struct FullDisk {
+    pub(crate) file: File,
+    pub(crate) left: Arc<AtomicU64>,
 }
 
 impl Sink for FullDisk {

@@ -5,34 +5,13 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::*;
 use crate::checkpoint::stream::Sink;
-
-/// Writes to a file until `left` bytes are used up.
-struct FullDisk {
-    file: File,
-    left: Arc<AtomicU64>,
-}
-
-impl Sink for FullDisk {
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let room = self
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes.len() as u64));
-        if room.is_err() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Sink::write_at(&self.file, bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Sink::sync(&self.file)
-    }
-}
+use crate::checkpoint::tests::FullDisk;
 
 fn checkpoint(path: &Path, value: f32) {
     fs::create_dir(path).unwrap();
