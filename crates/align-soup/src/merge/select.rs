@@ -1,9 +1,11 @@
-//! The values of given ranks by magnitude, without sorting: a histogram of the leading bits, then a search among the few
-//! values that share them.
+//! The values of given ranks by magnitude, without sorting: a sample says between which two keys a rank lies, and one pass
+//! counts what is below and collects what is between. Where the sample misleads, a histogram of the leading bits narrows
+//! the keys down instead, which never fails and takes a pass more.
 //!
 //! Magnitudes are compared as f32, whose bits without the sign are ordered as the numbers are. Equal magnitudes are
 //! ranked by position, lower positions first, as by a stable sort.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use super::pass::{BLOCK, CHUNK, Pass, Rows, learn, sweep, tally};
@@ -14,6 +16,14 @@ const KEY_BITS: u32 = 31;
 /// Leading bits that the histogram counts: exponent and three bits of mantissa, 16 kB of counts.
 const LEADING: u32 = 11;
 const TRAILING: u32 = KEY_BITS - LEADING;
+/// Places that are sampled, and the values of each: many and short, since neighbours are alike.
+const PLACES: usize = 256;
+const PLACE: usize = 128;
+/// How much larger than its sample a tensor is at least.
+const SAMPLED: usize = 16;
+/// How far from its place in the sample a rank is looked for, as a share of all: seven standard errors of a quantile of so
+/// many independent values, since those of one place are not independent.
+const MARGIN: f64 = 0.02;
 
 /// Sort keys of the values of a block.
 pub(super) trait Keys: Sync {
@@ -106,7 +116,8 @@ fn around(range: &Range<usize>, block: &Range<usize>) -> Option<bool> {
 pub(super) struct Ranking<'a, K> {
     task: TensorTask<'a>,
     keys: K,
-    counts: Counts,
+    /// Counted only if asked for.
+    counts: OnceCell<Counts>,
 }
 
 /// Where a rank was found.
@@ -119,15 +130,18 @@ struct Found {
 }
 
 impl<'a, K: Keys> Ranking<'a, K> {
-    /// Counts the leading bits of all keys.
     pub(super) fn of(task: &TensorTask<'a>, keys: K) -> Self {
-        let counts = tally(task, &Leading { keys: &keys }, Counts::plus);
-        Self { task: *task, keys, counts }
+        Self { task: *task, keys, counts: OnceCell::new() }
     }
 
     /// How many keys are not zero.
     pub(super) fn nonzero(&self) -> usize {
-        self.task.values() - self.counts.zeros
+        self.task.values() - self.counts().zeros
+    }
+
+    /// All keys by their leading bits.
+    fn counts(&self) -> &Counts {
+        self.counts.get_or_init(|| tally(&self.task, &Leading { keys: &self.keys }, Counts::plus))
     }
 
     /// The `count` largest, of equal ones those at lower positions. There must be as many, and one at least.
@@ -154,13 +168,59 @@ impl<'a, K: Keys> Ranking<'a, K> {
 
     /// The key of a rank in ascending order.
     fn find(&self, rank: usize) -> Found {
+        let guessed = match self.counts.get() {
+            Some(_) => None,
+            None => self.guess(rank),
+        };
+        guessed.unwrap_or_else(|| self.search(rank))
+    }
+
+    /// The key of a rank, if it lies where a sample says.
+    ///
+    /// # Source
+    /// The idea of Floyd and Rivest 1975, "Expected time bounds for selection", <https://doi.org/10.1145/360680.360691>.
+    fn guess(&self, rank: usize) -> Option<Found> {
+        let total = self.task.values();
+        if total < SAMPLED * PLACES * PLACE {
+            return None;
+        }
+        let rows = &mut Rows::new(self.task.models.len());
+        let mut sample = Vec::with_capacity(PLACES * PLACE);
+        for start in (0..PLACES).map(|index| place(index, total)) {
+            sample.extend(learn(&self.task, &All { keys: &self.keys }, start..start + PLACE, rows));
+        }
+        let share = (rank as f64 + 0.5) / total as f64;
+        let mut at = |share: f64| {
+            let index = (share * (sample.len() - 1) as f64) as usize;
+            *sample.select_nth_unstable(index).1
+        };
+        let low = if share <= MARGIN { 0 } else { at(share - MARGIN) };
+        let high = if share >= 1.0 - MARGIN { u32::MAX } else { at(share + MARGIN) };
+
+        let found = sweep(&self.task, &Between { keys: &self.keys, low, high });
+        let below: usize = found.iter().map(|chunk| chunk.below).sum();
+        let mut all: Vec<u32> = found.iter().flat_map(|chunk| &chunk.between).copied().collect();
+        if rank < below || below + all.len() <= rank {
+            return None;
+        }
+        let (_, &mut key, _) = all.select_nth_unstable(rank - below);
+        Some(Found {
+            key,
+            below: below + all.iter().filter(|&&other| other < key).count(),
+            ties: found.iter().map(|chunk| count_equal(&chunk.between, key)).collect(),
+        })
+    }
+
+    /// The key of a rank, by the leading bits of all keys.
+    fn search(&self, rank: usize) -> Found {
+        let counts = self.counts();
         let mut before = 0;
-        let leading = self.counts.leading.iter().position(|&count| {
+        let leading = counts.leading.iter().position(|&count| {
             before += count;
             rank < before
         });
         let leading = leading.expect("a rank below the number of values");
-        before -= self.counts.leading[leading];
+        before -= counts.leading[leading];
 
         // A twentieth of the values, if they are spread over an octave or more; at worst all of them.
         let trailing = sweep(&self.task, &Trailing { keys: &self.keys, leading: leading as u32 });
@@ -169,7 +229,7 @@ impl<'a, K: Keys> Ranking<'a, K> {
         Found {
             key: (leading as u32) << TRAILING | low,
             below: before + all.iter().filter(|&&key| key < low).count(),
-            ties: trailing.iter().map(|keys| keys.iter().filter(|&&key| key == low).count()).collect(),
+            ties: trailing.iter().map(|keys| count_equal(keys, low)).collect(),
         }
     }
 
@@ -190,6 +250,74 @@ impl<'a, K: Keys> Ranking<'a, K> {
         }
         self.task.values()
     }
+}
+
+fn count_equal(keys: &[u32], key: u32) -> usize {
+    keys.iter().filter(|&&other| other == key).count()
+}
+
+/// The keys of a chunk about two others.
+#[derive(Default)]
+struct About {
+    /// How many are less than the lower one.
+    below: usize,
+    /// Those from the lower to the upper one, in order of position.
+    between: Vec<u32>,
+}
+
+/// Splits keys by two others.
+struct Between<'a, K> {
+    keys: &'a K,
+    low: u32,
+    high: u32,
+}
+
+impl<K: Keys> Pass for Between<'_, K> {
+    type Sum = About;
+
+    #[inline(always)]
+    fn block(&self, _first: usize, rows: &mut Rows, sum: &mut About) {
+        let mut keys = [0; BLOCK];
+        let keys = &mut keys[..rows.out.len()];
+        self.keys.keys(rows, keys);
+        let mut below = 0u32;
+        for &key in keys.iter() {
+            below += u32::from(key < self.low);
+        }
+        sum.below += below as usize;
+        // One comparison: what is below wraps round to the far end.
+        let span = self.high - self.low;
+        append_where(&mut sum.between, keys, |key| key.wrapping_sub(self.low) <= span);
+    }
+}
+
+/// Where the sample looks: multiples of the golden ratio, which have no rhythm that rows and columns could share.
+fn place(index: usize, total: usize) -> usize {
+    ((index as f64 * 0.618_033_988_749_894_8).fract() * (total - PLACE) as f64) as usize
+}
+
+/// Appends what is wanted of a block. All keys are compared first, a register at a time. In a group with something wanted
+/// every key is then written and the end moves on behind those that are, without a branch to mispredict.
+#[inline(always)]
+fn append_where(kept: &mut Vec<u32>, keys: &[u32], wanted: impl Fn(u32) -> bool) {
+    const GROUP: usize = 16;
+    let mut wants = [0u32; BLOCK];
+    let wants = &mut wants[..keys.len()];
+    for (want, &key) in wants.iter_mut().zip(keys) {
+        *want = u32::from(wanted(key));
+    }
+    let start = kept.len();
+    kept.resize(start + keys.len(), 0);
+    let (room, mut end) = (&mut kept[start..], 0);
+    for (keys, wants) in keys.chunks(GROUP).zip(wants.chunks(GROUP)) {
+        if wants.iter().fold(0, |any, want| any | want) != 0 {
+            for (&key, &want) in keys.iter().zip(wants) {
+                room[end] = key;
+                end += want as usize;
+            }
+        }
+    }
+    kept.truncate(start + end);
 }
 
 /// Values by the leading bits of their keys.
@@ -250,15 +378,9 @@ impl<K: Keys> Pass for Trailing<'_, K> {
         let mut keys = [0; BLOCK];
         let keys = &mut keys[..rows.out.len()];
         self.keys.keys(rows, keys);
-        // Every key is written, and the end moves on behind those that are wanted: no branch to mispredict.
         let start = sum.len();
-        sum.resize(start + keys.len(), 0);
-        let mut end = start;
-        for &key in keys.iter() {
-            sum[end] = key & ((1 << TRAILING) - 1);
-            end += usize::from(key >> TRAILING == self.leading);
-        }
-        sum.truncate(end);
+        append_where(sum, keys, |key| key >> TRAILING == self.leading);
+        sum[start..].iter_mut().for_each(|key| *key &= (1 << TRAILING) - 1);
     }
 }
 
@@ -275,5 +397,67 @@ impl<K: Keys> Pass for All<'_, K> {
         let start = sum.len();
         sum.resize(start + rows.out.len(), 0);
         self.keys.keys(rows, &mut sum[start..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::method::Method;
+    use super::super::parameters::MergeParameters;
+    use super::super::task::Values;
+    use super::*;
+    use crate::mix::FloatDtype;
+
+    const TOTAL: usize = SAMPLED * PLACES * PLACE + 12_345;
+
+    /// Hands the values to `check` as a tensor to be ranked.
+    fn ranked(values: &[f32], check: impl FnOnce(&Ranking<'_, Magnitudes>)) {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let shape = [values.len()];
+        let models = [Values { dtype: FloatDtype::F32, shape: &shape, bytes: &bytes }];
+        let parameters = MergeParameters::new(Method::Ties, 1);
+        let task = TensorTask {
+            name: "w",
+            shape: &shape,
+            base: None,
+            models: &models,
+            parameters: &parameters,
+            seed: 0,
+        };
+        check(&Ranking::of(&task, Magnitudes));
+    }
+
+    fn mixed(index: usize) -> u32 {
+        (index as u32).wrapping_mul(2_654_435_761).rotate_left(13).wrapping_mul(0x9E37_79B9)
+    }
+
+    #[test]
+    fn a_sample_finds_what_the_histogram_finds() {
+        // Rows of 1000 with scales of their own, and every magnitude many times.
+        let values: Vec<f32> = (0..TOTAL)
+            .map(|at| ((mixed(at) >> 16) % 4096) as f32 * (1.0 + (mixed(at / 1000) % 7) as f32) - 9000.0)
+            .collect();
+        ranked(&values, |ranking| {
+            for rank in [0, 1, TOTAL / 100, TOTAL / 3, TOTAL / 2, TOTAL - TOTAL / 50, TOTAL - 1] {
+                let (guessed, searched) = (ranking.guess(rank).expect("a fair sample"), ranking.search(rank));
+                assert_eq!((guessed.key, guessed.below), (searched.key, searched.below), "rank {rank}");
+                assert_eq!(guessed.ties, searched.ties, "rank {rank}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_misleading_sample_costs_a_pass_and_nothing_else() {
+        // Small wherever the sample looks, large everywhere else.
+        let mut values: Vec<f32> = (0..TOTAL).map(|at| 1000.0 + (mixed(at) >> 20) as f32).collect();
+        for start in (0..PLACES).map(|index| place(index, TOTAL)) {
+            values[start..start + PLACE].fill(1.0);
+        }
+        ranked(&values, |ranking| {
+            assert!(ranking.guess(TOTAL / 2).is_none());
+            let mut sorted = values.clone();
+            sorted.sort_by(f32::total_cmp);
+            assert_eq!(ranking.find(TOTAL / 2).key, sorted[TOTAL / 2].to_bits());
+        });
     }
 }
