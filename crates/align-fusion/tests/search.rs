@@ -372,10 +372,11 @@ proptest! {
         let (step, _) = weigh(&config, &scores);
         let chosen = step.expert.expect("one at a time");
         prop_assert_eq!(step.weights[1 - chosen], 0.0);
-        // Neither expert comes nearer to the mean target anywhere on a grid of our own.
+        // Neither expert comes nearer to the mean target at any candidate. Between two of them there can be a basin that
+        // neither shows: on a finer grid this is no law.
         let target = Movement { forward: step.target_forward, reverse: step.target_reverse };
         for expert in [first, second] {
-            for moved in Tilt::new(base, anchor, expert).grid(0.0, 0.01, 201) {
+            for moved in Tilt::new(base, anchor, expert).grid(0.0, 0.1, 21) {
                 let loss = Objective::Both.loss(moved, target);
                 prop_assert!(step.loss <= loss * (1.0 + 1e-9) + 1e-14, "{} {}", step.loss, loss);
             }
