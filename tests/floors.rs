@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Every crate's floor. The kernels lie under the core; test doubles stand above everything, so that nothing but a test
 /// can reach them.
-const FLOORS: [(&str, usize); 15] = [
+const FLOORS: [(&str, usize); 17] = [
     ("align-kernels", 0),
     ("align-core", 1),
     ("align-models", 2),
@@ -15,6 +15,8 @@ const FLOORS: [(&str, usize); 15] = [
     ("align-soup", 2),
     ("align-fusion", 3),
     ("align-train", 3),
+    ("align-bilevel", 4),
+    ("align-factors", 4),
     ("align-nash", 4),
     ("align-occupancy", 4),
     ("align-ppo", 4),

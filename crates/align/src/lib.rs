@@ -16,10 +16,14 @@
 //! | [`nash`] | `align-nash` | INPO, Nash-MD, DPO and its relatives; games with exact equilibria |
 //! | [`superhf`] | `align-superhf` | filter by a reward, fine-tune with a KL prior |
 //! | [`occupancy`] | `align-occupancy` | occupancy measures, correlated proxies, χ² against reward hacking |
+//! | [`bilevel`] | `align-bilevel` | gradients through a training run: cleaned data, tuned coefficients, designed rewards |
+//! | [`factors`] | `align-factors` | tabular models that are right for the same reasons |
 //! | [`playground`] | here | the synthetic world with small models that answer in it |
 
+pub use align_bilevel as bilevel;
 pub use align_core as core;
 pub use align_data as data;
+pub use align_factors as factors;
 pub use align_fusion as fusion;
 pub use align_kernels as kernels;
 pub use align_models as models;
