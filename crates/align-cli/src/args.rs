@@ -1,5 +1,6 @@
 //! The command line: what `--help` shows.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use align_core::number::{Fraction, NonNegative, NumberError, Positive, UnitInterval};
@@ -70,6 +71,12 @@ pub(crate) enum Command {
     /// Score completions or pairs with a reward model
     #[command(after_help = help::SCORE)]
     Score(ScoreArgs),
+    /// Fit models to tables of answers, explain them, guide their reasons and compare them
+    #[command(subcommand, after_help = help::FACTORS)]
+    Factors(FactorsCommand),
+    /// Tune what stands above a training: the weights of its data, a KL coefficient, a reward
+    #[command(subcommand, after_help = help::BILEVEL)]
+    Bilevel(BilevelCommand),
     /// Evaluate models on held-out prompts, from a recipe
     #[command(after_help = help::EVAL)]
     Eval(RecipeArgs),
@@ -440,6 +447,86 @@ pub(crate) struct ScoreArgs {
     pub(crate) batch: usize,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FactorsCommand {
+    /// Fit models, guided by knowledge and not, from a recipe
+    #[command(after_help = help::FACTORS_FIT)]
+    Fit(RecipeArgs),
+    /// What every factor adds to every score of a model
+    #[command(after_help = help::FACTORS_EXPLAIN)]
+    Explain(FactorsExplainArgs),
+    /// Whether models have the same reasons
+    #[command(after_help = help::FACTORS_COMPARE)]
+    Compare(FactorsCompareArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FactorsExplainArgs {
+    /// A model's folder, as `align factors fit` writes it: RUN/models/NAME
+    #[arg(value_name = "FOLDER")]
+    pub(crate) model: PathBuf,
+    /// A CSV or Parquet file with the columns the model knows; labels are not needed
+    #[arg(long, value_name = "F")]
+    pub(crate) data: PathBuf,
+    /// Explain the first N rows [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) rows: Option<NonZeroUsize>,
+    /// How: auto, closed, exact, permutation, expected_gradients, tree_interventional or tree_path [default: as when it was fitted]
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// Pairs of orders or points of a method that samples
+    #[arg(long, value_name = "N", requires = "method")]
+    pub(crate) pairs: Option<usize>,
+    /// Decides what a method samples
+    #[arg(long, value_name = "S", requires = "method")]
+    pub(crate) seed: Option<u64>,
+    /// A CSV table instead of JSON lines
+    #[arg(long)]
+    pub(crate) csv: bool,
+    /// Write here instead of to standard output
+    #[arg(long, value_name = "F")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FactorsCompareArgs {
+    /// Folders of models, or of fits with all their models
+    #[arg(required = true, value_name = "FOLDER")]
+    pub(crate) models: Vec<PathBuf>,
+    /// Explain all of them on these rows; without it, importances are those of each model's own test rows, and no order is certified
+    #[arg(long, value_name = "F")]
+    pub(crate) data: Option<PathBuf>,
+    /// At most so many rows, from the first on
+    #[arg(long, default_value = "300", value_name = "N")]
+    pub(crate) rows: NonZeroUsize,
+    /// How many factors count as the first ones
+    #[arg(long, default_value = "4", value_name = "K")]
+    pub(crate) top: NonZeroUsize,
+    /// Write all figures here, and the drawings beside it as F.html
+    #[arg(long, value_name = "F.json")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BilevelCommand {
+    /// Weigh preference pairs so that a reward model trained on them does well on trusted pairs
+    #[command(after_help = help::BILEVEL_CLEAN)]
+    Clean(RecipeArgs),
+    /// Tune a KL coefficient over a table of choices
+    #[command(after_help = help::BILEVEL_TUNE)]
+    Tune(RecipeArgs),
+    /// Design a reward whose own policy does what is wanted, over a table of choices
+    #[command(after_help = help::BILEVEL_DESIGN)]
+    Design(RecipeArgs),
+    /// Run solvers side by side on a problem whose answer is known
+    #[command(after_help = help::BILEVEL_BENCH)]
+    Bench(RecipeArgs),
 }
 
 #[derive(Debug, Args)]

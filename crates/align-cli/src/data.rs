@@ -27,8 +27,8 @@ pub(crate) struct Rows<T> {
 
 /// A row with its place among the rows of its file, counted from 1.
 pub(crate) struct Numbered<T> {
-    number: usize,
-    row: T,
+    pub(crate) number: usize,
+    pub(crate) row: T,
 }
 
 /// Reads and splits.
@@ -127,6 +127,11 @@ pub(crate) fn resolve(reference: &str, context: &Context) -> Result<PathBuf> {
 }
 
 impl<T> Rows<T> {
+    /// Other rows of the same file, nothing of them held out.
+    pub(crate) fn with(&self, rows: Vec<Numbered<T>>) -> Self {
+        Self { path: self.path.clone(), rows, held_out: Vec::new(), skip_bad_rows: self.skip_bad_rows }
+    }
+
     /// Encodes the side to use; rows that are too long are passed over if the recipe says so.
     pub(crate) fn encode<E>(
         &self,

@@ -192,6 +192,85 @@ with accuracy (a tie is half right) and mean margin at the end.
 Example:
   align score --model runs/reward/model --data held-out-pairs.jsonl";
 
+pub(crate) const FACTORS: &str = "\
+Tables are CSV or Parquet. A model's reasons are what each factor (a question, with all columns it was encoded into) adds to its
+scores; their mean absolute values are its importances.
+
+Examples:
+  align factors fit factors data.path=answers.csv data.schema.label=happiness
+  align factors explain runs/factors/models/perceptron --data answers.csv --rows 10
+  align factors compare runs/factors --data answers.csv";
+
+pub(crate) const FACTORS_FIT: &str = "\
+The recipe has `data` (path, schema, split), `[[model]]` (ridge, logistic, boosted_stumps, boosted_trees; linear,
+factorization_machine, mlp, ft_transformer) and perhaps `[[guide]]`: knowledge that every network is guided by, beside itself
+without. Wrong knowledge hurts: give `lambda` as a list and the validation rows choose, with 0 among the choices. Writes
+models/NAME/ (model, encoder, schema, figures, importances with bands) and factors.json.
+
+Examples:
+  align recipes cp factors my-factors.toml
+  align factors fit my-factors.toml data.path=answers.csv data.schema.label=happiness output_dir=runs/factors
+  align factors fit my-factors.toml training.l2=0.1 --overwrite";
+
+pub(crate) const FACTORS_EXPLAIN: &str = "\
+Prints {\"row\": 1, \"score\": …, \"base\": …, \"attributions\": {FACTOR: …}} a line; base and attributions sum to the score, which
+is checked. A table of importances with 95 % bands goes to standard error.
+
+Example:
+  align factors explain runs/factors/models/perceptron --data answers.csv --method permutation --pairs 16 --csv --out why.csv";
+
+pub(crate) const FACTORS_COMPARE: &str = "\
+Kendall's τ of every two models, the first factors they have in common, and the orders of factors that they must share because
+their attributions differ by less than the gap.
+
+Examples:
+  align factors compare runs/factors --data answers.csv --out runs/compare.json
+  align factors compare runs/a/models/perceptron runs/b/models/perceptron";
+
+pub(crate) const BILEVEL: &str = "\
+Gradients through a training without second derivatives: two copies of what is trained, of which one also minds what it is tuned for.
+
+Examples:
+  align bilevel clean clean.toml                       weights for preference pairs, and a reward model trained with them
+  align bilevel tune tune.toml
+  align bilevel design design.toml
+  align bilevel bench bench.toml
+  align run bilevel-bench                              all solvers, with claims as pass or fail";
+
+pub(crate) const BILEVEL_CLEAN: &str = "\
+The recipe has `model`, `data` (labelled pairs; give `held_out` to measure), and `trusted` (a file of pairs with right labels) or
+`trusted_share`. Writes weights.jsonl (a line a pair), kept.jsonl (the rows that weigh `threshold` or more, or the `keep_share` that weighs most, as they were read),
+cleaning.json, and model/, a reward model trained on the weighted pairs. `label_noise.share` flips labels first, to see whether they
+are found; clean.jsonl and filtered.jsonl are then what an oracle and what confidence would keep.
+
+Examples:
+  align bilevel clean clean.toml trusted.path=checked.jsonl output_dir=runs/clean
+  align bilevel clean clean.toml label_noise.share=0.25 cleaning.outer_steps=30
+  align bilevel clean clean.toml --resume
+  align score --model runs/clean/model --data pairs.jsonl";
+
+pub(crate) const BILEVEL_TUNE: &str = "\
+The recipe has `table.reference` (a row of probabilities for each state), `proxy` and `gold` (rewards in the same form, or files of
+JSON with them), `starts` and `[tuning]`. Writes coefficient.json.
+
+Example:
+  align bilevel tune tune.toml tuning.sigma=0.001";
+
+pub(crate) const BILEVEL_DESIGN: &str = "\
+The recipe has `table.reference`, `beta`, and `[objective]` of kind demonstrations (`shares`), gold (`reward`) or preferences
+(`preferred`). Writes reward_design.json.
+
+Example:
+  align bilevel design design.toml beta=0.2";
+
+pub(crate) const BILEVEL_BENCH: &str = "\
+The recipe has `problem`, `eps` (accuracies), `budget` (gradient calls) and `[[solver]]`, each with a `name` and `settings` of kind
+double_loop, single_loop, f2sa, v_pbgd, bome, implicit, soba, saba, unrolled or finite_difference. Writes solvers.json: calls until
+each accuracy, and how stationary x was on the way.
+
+Example:
+  align bilevel bench bench.toml problem=vector budget=5000";
+
 pub(crate) const EVAL: &str = "\
 The recipe has `arms` (name = model), `prompts`, and perhaps `reward`, `gold`, `anchors` and `[sampling]`. Everything is
 computed from the weights, on the same prompts with the same draws; nothing comes from a training log.

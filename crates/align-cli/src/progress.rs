@@ -12,6 +12,11 @@ pub(crate) fn rows_bar(title: &str, rows: usize) -> ProgressBar {
     styled(ProgressBar::new(rows as u64), title, "{prefix} {bar:30} {pos}/{len} rows · {eta} left")
 }
 
+/// A bar over so many models.
+pub(crate) fn models_bar(title: &str, models: usize) -> ProgressBar {
+    styled(ProgressBar::new(models as u64), title, "{prefix} {bar:30} {pos}/{len} models · {elapsed}")
+}
+
 /// A bar over bytes, whose length is told as it goes.
 fn bytes_bar(title: &str) -> ProgressBar {
     let form = "{prefix} {bar:30} {bytes}/{total_bytes} · {binary_bytes_per_sec} · {eta} left";

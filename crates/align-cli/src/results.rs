@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::expert_weights::{self, WeighedText};
-use crate::stages::{BestOfN, Comparison, Done, Gaps, GreedySearch, LearnedWeights, Map, Verdicts};
+use crate::stages::{
+    BestOfN, Bilevel, Comparison, Consistency, Done, FactorsResult, Figures, Gaps, GreedySearch,
+    LearnedWeights, Map, Verdicts,
+};
 
 /// Everything of one run.
 pub(crate) struct Run {
@@ -32,6 +35,14 @@ pub(crate) struct Run {
     pub(crate) maps: Vec<(String, Map)>,
     /// Closures of gaps by stage.
     pub(crate) gaps: Vec<(String, Gaps)>,
+    /// Models of answers by stage, a fit for each seed.
+    pub(crate) fits: Vec<(String, Vec<FactorsResult>)>,
+    /// Comparisons of their reasons by stage, one for each seed.
+    pub(crate) consistency: Vec<(String, Vec<Consistency>)>,
+    /// What bilevel stages found.
+    pub(crate) bilevel: Bilevel,
+    /// Figures by name, those of all seeds together. Of one stage alone: names are its own.
+    pub(crate) figures: Option<Figures>,
     /// Claims by stage.
     pub(crate) verdicts: Vec<(String, Verdicts)>,
     /// What varies between stages of one recipe, by stage: `beta 0.05, noise 0.25`.
@@ -101,6 +112,10 @@ impl Run {
             learned: Vec::new(),
             maps: Vec::new(),
             gaps: Vec::new(),
+            fits: Vec::new(),
+            consistency: Vec::new(),
+            bilevel: Bilevel::default(),
+            figures: None,
             verdicts: Vec::new(),
             varied: BTreeMap::new(),
             stages: Vec::new(),
@@ -117,6 +132,9 @@ impl Run {
             && self.learned.is_empty()
             && self.maps.is_empty()
             && self.gaps.is_empty()
+            && self.fits.is_empty()
+            && self.consistency.is_empty()
+            && self.bilevel.is_empty()
             && self.verdicts.is_empty()
     }
 
@@ -127,6 +145,7 @@ impl Run {
         if let Some(comparison) = Comparison::read(folder)? {
             self.comparisons.push((name.to_owned(), comparison));
         }
+        self.add_bilevel(folder, name.to_owned())?;
         self.add_weights(folder, name.to_owned())?;
         self.add_soup(folder, name.to_owned())?;
         if let Some(gaps) = Gaps::read(folder)? {
@@ -135,6 +154,7 @@ impl Run {
         if let Some(verdicts) = Verdicts::read(folder)? {
             self.verdicts.push((name.to_owned(), verdicts));
         }
+        self.add_factors(folder, name)?;
         let mut sweeps: Vec<BestOfN> = BestOfN::read(folder)?.into_iter().collect();
         if let Some(trace) = Trace::read(folder, name, None)? {
             self.traces.push(trace);
@@ -152,6 +172,7 @@ impl Run {
             }
             if let Some(seed) = seed.and_then(|seed| seed.parse().ok()) {
                 compared.extend(Comparison::read(&folder)?.map(|comparison| (seed, comparison)));
+                self.add_bilevel(&folder, format!("{name} seed {seed}"))?;
                 // One seed's texts are enough to look at; the others' stand in their files.
                 if repeated.is_empty() {
                     self.add_weights(&folder, format!("{name} seed {seed}"))?;
@@ -181,7 +202,35 @@ impl Run {
         Ok(())
     }
 
+    fn add_factors(&mut self, folder: &Path, stage: &str) -> Result<()> {
+        let (mut fits, mut compared) = (Vec::new(), Vec::new());
+        let seeds = seeds_of(folder)?.into_iter().map(|(_, folder)| folder);
+        for folder in [folder.to_owned()].into_iter().chain(seeds) {
+            fits.extend(FactorsResult::read(&folder)?);
+            compared.extend(Consistency::read(&folder)?);
+        }
+        if !fits.is_empty() {
+            self.fits.push((stage.to_owned(), fits));
+        }
+        if !compared.is_empty() {
+            self.consistency.push((stage.to_owned(), compared));
+        }
+        Ok(())
+    }
+
+    fn add_bilevel(&mut self, folder: &Path, stage: String) -> Result<()> {
+        self.bilevel.add(folder, &stage)?;
+        if let Some(figures) = Figures::read(folder)? {
+            self.figures.get_or_insert_default().append(figures);
+        }
+        Ok(())
+    }
+
     fn add_weights(&mut self, folder: &Path, stage: String) -> Result<()> {
+        // A cleaning's weights have the same name, and are of pairs.
+        if self.bilevel.cleaned.iter().any(|(cleaned, _)| *cleaned == stage) {
+            return Ok(());
+        }
         let texts = expert_weights::read(folder)?;
         if !texts.is_empty() {
             self.weighed.push((stage, texts));
@@ -192,10 +241,9 @@ impl Run {
 
 impl Trace {
     fn read(folder: &Path, stage: &str, seed: Option<String>) -> Result<Option<Self>> {
-        let path = folder.join("metrics.jsonl");
-        if !path.exists() {
-            return Ok(None);
-        }
+        // Some trainings have a folder of their own inside their stage's.
+        let places = ["metrics.jsonl", "cleaning/metrics.jsonl"].map(|place| folder.join(place));
+        let Some(path) = places.into_iter().find(|path| path.exists()) else { return Ok(None) };
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();

@@ -3,6 +3,7 @@
 mod chat;
 mod data;
 mod doctor;
+mod factors;
 mod fuse;
 mod generate;
 mod logprobs;
@@ -16,7 +17,7 @@ mod soup;
 
 use anyhow::Result;
 
-use crate::args::{Command, DataCommand};
+use crate::args::{BilevelCommand, Command, DataCommand};
 
 /// Runs what was asked for.
 pub(crate) fn run(command: Command) -> Result<()> {
@@ -38,6 +39,11 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Chat(args) => chat::run(&args.model, &args.options),
         Command::Logprobs(args) => logprobs::run(&args.model, &args.options),
         Command::Fuse(command) => fuse::run(&command),
+        Command::Bilevel(BilevelCommand::Clean(args)) => run::single(&args, "clean"),
+        Command::Bilevel(BilevelCommand::Tune(args)) => run::single(&args, "coefficient"),
+        Command::Bilevel(BilevelCommand::Design(args)) => run::single(&args, "reward_design"),
+        Command::Bilevel(BilevelCommand::Bench(args)) => run::single(&args, "solvers"),
+        Command::Factors(command) => factors::run(&command),
         Command::Score(args) => score::run(&args),
         Command::Report(args) => crate::report::run(&args),
         Command::Data(DataCommand::Preview(args)) => data::preview(&args),

@@ -30,6 +30,10 @@ pub(crate) const BUILTIN: &[Builtin] = &[
     Builtin { name: "judges", text: include_str!("../../recipes/judges.toml") },
     Builtin { name: "overoptimization", text: include_str!("../../recipes/overoptimization.toml") },
     Builtin { name: "overoptimization-chat", text: include_str!("../../recipes/overoptimization-chat.toml") },
+    Builtin { name: "factors", text: include_str!("../../recipes/factors.toml") },
+    Builtin { name: "factor-consistency", text: include_str!("../../recipes/factor-consistency.toml") },
+    Builtin { name: "bilevel-bench", text: include_str!("../../recipes/bilevel-bench.toml") },
+    Builtin { name: "clean-chat", text: include_str!("../../recipes/clean-chat.toml") },
     Builtin { name: "ablations", text: include_str!("../../recipes/ablations.toml") },
 ];
 

@@ -84,7 +84,7 @@ pub(crate) struct RelativeBound {
 pub(crate) struct Figure {
     /// `@stage`, of kind `bon`, `gaps` or a training; of several the one with the largest figure.
     pub(crate) of: OneOrMany,
-    /// Best-of-n: the way of judging, as its table calls it. Gaps: the arm.
+    /// Best-of-n: the way of judging, as its table calls it. Gaps: the arm. Bilevel stages: a name in their `figures.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) by: Option<String>,
     /// Best-of-n: `gold` or `proxy`, over n. Trainings: a metric, over steps. Gold if not given. Gaps: `closure` (if not given), `ratio`
@@ -100,6 +100,9 @@ pub(crate) struct Figure {
     /// Read it off every seed's own curve and average the numbers, instead of off the mean curve.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) own: bool,
+    /// Of several stages the one with the smallest figure, for figures of which less is better.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) least: bool,
     /// Divide by this figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) over: Option<Box<Figure>>,

@@ -1,9 +1,11 @@
 //! Recipes: what a run is to do, as typed TOML.
 
 pub(crate) mod average;
+pub(crate) mod bilevel;
 pub(crate) mod builtin;
 pub(crate) mod claims;
 pub(crate) mod eval;
+pub(crate) mod factors;
 pub(crate) mod fusion;
 pub(crate) mod gaps;
 pub(crate) mod merge;
@@ -128,8 +130,9 @@ impl SingleRecipe {
     /// Reads a recipe of the one stage that the sub-command `kind` runs.
     pub(crate) fn from_source(source: &Source, kind: &str) -> Result<Self, RecipeError> {
         let mut table = source.table().clone();
+        let command = command_of(kind);
         if table.contains_key("stage") {
-            let message = format!("this is a recipe of stages: run it with `align run`, not `align {kind}`");
+            let message = format!("this is a recipe of stages: run it with `align run`, not `{command}`");
             return Err(source.field_error("stage", message));
         }
         let Some(toml::Value::String(output_dir)) = table.remove("output_dir") else {
@@ -137,7 +140,7 @@ impl SingleRecipe {
         };
         table.entry("kind").or_insert_with(|| kind.into());
         if table["kind"].as_str() != Some(kind) {
-            let message = format!("`align {kind}` runs recipes of kind \"{kind}\", found {}", table["kind"]);
+            let message = format!("`{command}` runs recipes of kind \"{kind}\", found {}", table["kind"]);
             return Err(source.field_error("kind", message));
         }
         table.entry("name").or_insert_with(|| kind.into());
@@ -147,6 +150,17 @@ impl SingleRecipe {
             return Err(source.field_error("", message));
         }
         Ok(Self { output_dir: PathBuf::from(output_dir), stage })
+    }
+}
+
+/// The command that runs a recipe of one stage of that kind.
+fn command_of(kind: &str) -> String {
+    match kind {
+        "clean" => "align bilevel clean".to_owned(),
+        "coefficient" => "align bilevel tune".to_owned(),
+        "reward_design" => "align bilevel design".to_owned(),
+        "solvers" => "align bilevel bench".to_owned(),
+        kind => format!("align {kind}"),
     }
 }
 

@@ -11,8 +11,12 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::average::AverageConfig;
+use super::bilevel::{
+    BiasStage, CleanStage, CoefficientStage, DesignStage, LinearCleaningStage, SolversStage,
+};
 use super::claims::ClaimsStage;
 use super::eval::{EvalStage, eval_microbatch};
+use super::factors::{ConsistencyStage, FactorsStage, SurveyStage};
 use super::fusion::FusionConfig;
 use super::gaps::GapsStage;
 use super::merge::MergeStage;
@@ -80,14 +84,60 @@ pub(crate) enum StageKind {
     Bon(Box<BonStage>),
     /// Draws pairs of answers and labels them by a judge.
     Pairs(PairsStage),
+    /// Runs bilevel solvers side by side on a problem whose answer is known.
+    Solvers(Box<SolversStage>),
+    /// Measures the bias of the penalised hyper-gradient.
+    Bias(BiasStage),
+    /// Cleans preference pairs of worlds in which the best reward is linear.
+    LinearCleaning(Box<LinearCleaningStage>),
+    /// Cleans preference data for a reward model.
+    Clean(Box<CleanStage>),
+    /// Tunes a KL coefficient over a table of choices.
+    Coefficient(Box<CoefficientStage>),
+    /// Designs a reward over a table of choices.
+    RewardDesign(Box<DesignStage>),
+    /// Generates a survey whose reasons are known.
+    Survey(SurveyStage),
+    /// Fits models to answers, guided and not, and explains them.
+    Factors(Box<FactorsStage>),
+    /// Says whether models have the same reasons.
+    Consistency(ConsistencyStage),
     /// Says of earlier stages' results whether they are what was expected.
     Claims(ClaimsStage),
 }
 
 /// The names of the kinds, for error messages.
-const KINDS: [&str; 21] = [
-    "world", "traps", "cyclic", "pattern", "skills", "init", "sft", "reward", "soup", "merge", "fusion",
-    "ppo", "dpo", "nash", "online", "superhf", "eval", "gaps", "bon", "pairs", "claims",
+const KINDS: [&str; 30] = [
+    "world",
+    "traps",
+    "cyclic",
+    "pattern",
+    "skills",
+    "init",
+    "sft",
+    "reward",
+    "soup",
+    "merge",
+    "fusion",
+    "ppo",
+    "dpo",
+    "nash",
+    "online",
+    "superhf",
+    "eval",
+    "gaps",
+    "bon",
+    "pairs",
+    "solvers",
+    "bias",
+    "linear_cleaning",
+    "clean",
+    "coefficient",
+    "reward_design",
+    "survey",
+    "factors",
+    "consistency",
+    "claims",
 ];
 
 impl Stage {
@@ -150,6 +200,25 @@ impl Stage {
             "gaps" => StageKind::Gaps(source.deserialize_value(value, path)?),
             "bon" => StageKind::Bon(Box::new(source.deserialize_value(value, path)?)),
             "pairs" => StageKind::Pairs(source.deserialize_value(value, path)?),
+            "solvers" => StageKind::Solvers(Box::new(source.deserialize_value(value, path)?)),
+            "bias" => StageKind::Bias(source.deserialize_value(value, path)?),
+            "linear_cleaning" => StageKind::LinearCleaning(Box::new(source.deserialize_value(value, path)?)),
+            "clean" => {
+                let clean: CleanStage = source.deserialize_value(value, path)?;
+                let refused = |(key, message)| source.field_error(&join(path, key), message);
+                clean.check().map_err(refused)?;
+                StageKind::Clean(Box::new(clean))
+            }
+            "coefficient" => StageKind::Coefficient(Box::new(source.deserialize_value(value, path)?)),
+            "reward_design" => StageKind::RewardDesign(Box::new(source.deserialize_value(value, path)?)),
+            "survey" => StageKind::Survey(source.deserialize_value(value, path)?),
+            "factors" => {
+                let factors: FactorsStage = source.deserialize_value(value, path)?;
+                let refused = |(key, message): (String, _)| source.field_error(&join(path, &key), message);
+                factors.check().map_err(refused)?;
+                StageKind::Factors(Box::new(factors))
+            }
+            "consistency" => StageKind::Consistency(source.deserialize_value(value, path)?),
             "claims" => StageKind::Claims(source.deserialize_value(value, path)?),
             other => {
                 let known: Vec<String> = KINDS.iter().map(|&kind| kind.to_owned()).collect();
@@ -206,6 +275,15 @@ impl StageKind {
             Self::Gaps(_) => "gaps",
             Self::Bon(_) => "bon",
             Self::Pairs(_) => "pairs",
+            Self::Solvers(_) => "solvers",
+            Self::Bias(_) => "bias",
+            Self::LinearCleaning(_) => "linear_cleaning",
+            Self::Clean(_) => "clean",
+            Self::Coefficient(_) => "coefficient",
+            Self::RewardDesign(_) => "reward_design",
+            Self::Survey(_) => "survey",
+            Self::Factors(_) => "factors",
+            Self::Consistency(_) => "consistency",
             Self::Claims(_) => "claims",
         }
     }

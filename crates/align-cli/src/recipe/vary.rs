@@ -16,9 +16,9 @@ use toml::{Table, Value};
 /// Stages of PPO run over their seeds themselves.
 const RUNS_OVER_SEEDS: &str = "ppo";
 /// Kinds that have a `seed`.
-const SEEDED: [&str; 16] = [
+const SEEDED: [&str; 19] = [
     "world", "traps", "cyclic", "pattern", "skills", "init", "sft", "reward", "merge", "dpo", "nash",
-    "online", "superhf", "bon", "eval", "pairs",
+    "online", "superhf", "bon", "eval", "pairs", "clean", "survey", "factors",
 ];
 
 /// Why a stage cannot be repeated: the key it is about, and what is wrong.

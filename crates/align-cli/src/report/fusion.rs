@@ -198,7 +198,7 @@ fn histograms(summaries: &[Summary], texts: &[WeighedText], hue: &dyn Fn(&str) -
             1 => "weights that are heard".to_owned(),
             _ => format!("{}: weights that are heard", summary.fusion),
         };
-        charts.push_str(&histogram(&title, "weight", &heard, &classes));
+        charts.push_str(&histogram(&title, "weight", "tokens", &heard, &classes));
     }
     format!("<div class=\"charts\">{charts}</div>")
 }

@@ -7,11 +7,12 @@ use super::svg::{Frame, escape, framed, label};
 /// Columns of a histogram.
 const COLUMNS: usize = 24;
 
-/// Bars of counts, classes on top of one another. `values` has the class of each number; `classes` a class of the style sheet and a
+/// Bars of how many are `counted`, classes on top of one another. `values` has the class of each number; `classes` a class of the style sheet and a
 /// name for each.
 pub(super) fn histogram(
     title: &str,
     x_label: &str,
+    counted: &str,
     values: &[(usize, f64)],
     classes: &[(String, String)],
 ) -> String {
@@ -22,7 +23,7 @@ pub(super) fn histogram(
     }
     let tallest = counts.iter().map(|column| column.iter().sum::<usize>()).max();
     let frame = Frame { x: (edges.low, edges.high), y: (0.0, 1.05 * tallest.unwrap_or(0).max(1) as f64) };
-    framed(title, x_label, "tokens", &frame, |out| {
+    framed(title, x_label, counted, &frame, |out| {
         for (column, counts) in counts.iter().enumerate() {
             let (left, right) = (edges.edge(column), edges.edge(column + 1));
             let mut below = 0;
@@ -80,7 +81,7 @@ mod tests {
 
     fn drawn(values: &[(usize, f64)]) -> String {
         let classes = [("x0".to_owned(), "a".to_owned()), ("x1".to_owned(), "b".to_owned())];
-        histogram("t", "x", values, &classes)
+        histogram("t", "x", "n", values, &classes)
     }
 
     #[test]

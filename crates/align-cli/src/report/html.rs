@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::seeds::{MANY, mean_curve};
 use super::svg::{self, Series, escape};
-use super::{claims, fusion, gaps, overoptimization, panel, soup};
+use super::{bilevel, claims, factors, fusion, gaps, overoptimization, panel, soup};
 use crate::results::{Run, Trace};
 use crate::stages::Comparison;
 
@@ -22,6 +22,9 @@ const CURVES: &[(&str, &str)] = &[
     ("rewards/accuracies", "share of pairs in the right order"),
     ("rewards/margins", "implicit reward: chosen minus rejected"),
     ("nash/h_over_target", "how far a step went: h over its target"),
+    ("clean/hyper_gradient", "hyper-gradient of the weights, estimated"),
+    ("clean/effective_sample_size", "effective sample size of the weights"),
+    ("clean/auc", "AUC of the weights against flipped labels"),
     ("superhf/similarity", "METEOR between answers to different prompts"),
     ("objective/kl", "KL to the reference (nats a response)"),
     ("regularizer/sqrt_chi_squared", "√χ² of whole responses"),
@@ -74,6 +77,8 @@ pub(super) fn page(runs: &[Run]) -> String {
         }
     }
     body.push_str(&soup::section(runs));
+    body.push_str(&bilevel::section(runs));
+    body.push_str(&factors::section(runs));
     body.push_str(&claims::section(runs));
     body.push_str(&overoptimization::section(runs));
     body.push_str(&panel::section(runs));
@@ -106,13 +111,15 @@ pub(super) fn document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{0}</title>\
-         <style>{STYLE}{colors}{2}{3}{4}</style></head><body><main><h1>{0}</h1>\
+         <style>{STYLE}{colors}{2}{3}{4}{5}{6}</style></head><body><main><h1>{0}</h1>\
          <p class=\"note\">align {1}</p>{body}</main></body></html>\n",
         escape(title),
         env!("CARGO_PKG_VERSION"),
         fusion::STYLE,
         gaps::STYLE,
-        soup::STYLE
+        soup::STYLE,
+        factors::STYLE,
+        bilevel::STYLE
     )
 }
 

@@ -1,13 +1,17 @@
 //! `report.html`: one file that opens without a server and reads on a phone.
 
+mod agreement;
+mod bilevel;
 mod claims;
 mod contour;
+mod factors;
 pub(crate) mod fusion;
 mod gaps;
 mod histogram;
 mod html;
 mod overoptimization;
 mod panel;
+mod relations;
 mod seeds;
 mod soup;
 mod svg;
@@ -19,6 +23,7 @@ use anyhow::{Result, bail};
 
 use crate::args::ReportArgs;
 use crate::results::Run;
+use crate::stages::Consistency;
 
 /// The report's name in a run folder.
 pub(crate) const FILE: &str = "report.html";
@@ -39,7 +44,7 @@ fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf> {
     if let Some(empty) = runs.iter().find(|run| run.is_empty()) {
         bail!(
             "nothing to report in {}: expected metrics.jsonl, comparison.json, best_of_n.json, path.json, weights.json, \
-             map.json, weights.jsonl, gaps.json or claims.json below it",
+             map.json, weights.jsonl, gaps.json, claims.json, or what bilevel stages write below it",
             empty.folder.display()
         );
     }
@@ -50,6 +55,11 @@ fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf> {
 pub(crate) fn draw_run(folder: &Path) -> Result<Option<PathBuf>> {
     let run = Run::read(folder)?;
     if run.is_empty() { Ok(None) } else { write(&[run], &folder.join(FILE)).map(Some) }
+}
+
+/// Draws one comparison of models.
+pub(crate) fn draw_consistency(found: &Consistency, out: &Path) -> Result<()> {
+    Ok(replace_file(out, |file| std::io::Write::write_all(file, factors::page(found).as_bytes()))?)
 }
 
 fn write(runs: &[Run], out: &Path) -> Result<PathBuf> {

@@ -143,14 +143,18 @@ fn verdict(claim: &Claim, context: &Context) -> Result<Verdict> {
     })
 }
 
-/// Of several stages the one whose figure is largest.
+/// Of several stages the one whose figure is largest, or smallest if that is better.
 fn measure(figure: &Figure, context: &Context) -> Result<Measured> {
     let mut best: Option<Measured> = None;
     for of in figure.of.all() {
         let curves = curves(of, figure, context)?;
         let found = read_off(&curves, figure)
             .with_context(|| format!("`{of}` has no curve of {} points", figure.window))?;
-        if best.as_ref().is_none_or(|best| found.value > best.value) {
+        let is_better = |best: &Measured| match figure.least {
+            true => found.value < best.value,
+            false => found.value > best.value,
+        };
+        if best.as_ref().is_none_or(is_better) {
             best = Some(found);
         }
     }
@@ -202,6 +206,10 @@ fn curves(of: &str, figure: &Figure, context: &Context) -> Result<Vec<Vec<f64>>>
         let seeds = gaps.figure(arm, figure.curve.as_deref().unwrap_or(CLOSURE));
         let seeds = seeds.with_context(|| format!("`{of}` cannot say"))?;
         return Ok(seeds.into_iter().map(|seed| vec![seed]).collect());
+    }
+    if let Some(figures) = &run.figures {
+        let found = figures.curves(figure.by.as_deref(), figure.curve.as_deref());
+        return found.with_context(|| format!("`{of}` cannot say"));
     }
     let metric = figure.curve.as_deref().unwrap_or(GOLD);
     if run.traces.is_empty() {
@@ -332,6 +340,7 @@ mod tests {
             take,
             window,
             own,
+            least: false,
             over: None,
         };
         let read = |take| read_off(&curves, &figure(take, 1, false)).unwrap();

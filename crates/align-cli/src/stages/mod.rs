@@ -13,10 +13,13 @@
 mod adapters;
 mod answers;
 mod averaged;
+mod bilevel;
 mod bon;
 mod claims;
 mod dpo;
 mod eval;
+mod factors;
+mod figures;
 mod fusion;
 mod gaps;
 mod init;
@@ -49,9 +52,17 @@ use crate::drive::RecipeText;
 use crate::recipe::parts::{ADAPTER, AVERAGE, MODEL, RECIPE};
 use crate::recipe::stage::{Stage, StageKind};
 
+pub(crate) use bilevel::{
+    Bias, CleanedData, Coefficient, Design, Found as Bilevel, LinearCleaning, Race, SolverResult,
+};
 pub(crate) use bon::{BestOfN, Point as BonPoint};
 pub(crate) use claims::Verdicts;
 pub(crate) use eval::{ArmResult, Bench, Comparison};
+pub(crate) use factors::{
+    Consistency, FactorsResult, PairAgreement, compared, importance_table, models_in, open as open_model,
+    over_seeds,
+};
+pub(crate) use figures::Figures;
 pub(crate) use gaps::{ArmGap, Gaps, Over};
 pub(crate) use merge::{local_or_hub, merge_watched};
 pub(crate) use soup::{GreedySearch, LearnedWeights, Map, soup_watched};
@@ -135,6 +146,17 @@ pub(crate) fn run(stage: &Stage, folder: &Path, context: &Context) -> Result<Val
             StageKind::Gaps(gaps) => gaps::run(&stage.name, gaps, folder, context),
             StageKind::Bon(bon) => bon::run(&stage.name, bon, folder, context),
             StageKind::Pairs(pairs) => pairs::run(&stage.name, pairs, folder, context),
+            StageKind::Solvers(solvers) => bilevel::solvers(&stage.name, solvers, folder, context),
+            StageKind::Bias(bias) => bilevel::bias(&stage.name, bias, folder, context),
+            StageKind::LinearCleaning(cleaning) => {
+                bilevel::linear_cleaning(&stage.name, cleaning, folder, context)
+            }
+            StageKind::Clean(clean) => bilevel::clean(&stage.name, clean, &recipe, folder, context),
+            StageKind::Coefficient(tuned) => bilevel::coefficient(&stage.name, tuned, folder, context),
+            StageKind::RewardDesign(design) => bilevel::design(&stage.name, design, folder, context),
+            StageKind::Survey(survey) => factors::survey(survey, folder),
+            StageKind::Factors(fit) => factors::run(&stage.name, fit, folder, context),
+            StageKind::Consistency(compared) => factors::compare(&stage.name, compared, folder, context),
             StageKind::Claims(claims) => claims::run(&stage.name, claims, folder, context),
         }
     })

@@ -435,7 +435,7 @@ impl Trained {
 }
 
 /// Shifts and scales so that the reference completions score 0 on average with deviation 1.
-fn normalized(
+pub(super) fn normalized(
     model: RewardModel,
     reference: &[PreferencePairs],
     measured_on: &str,

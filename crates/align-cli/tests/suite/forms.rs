@@ -339,6 +339,10 @@ fn built_in_recipes_are_listed_and_copied_once() {
             "judges",
             "overoptimization",
             "overoptimization-chat",
+            "factors",
+            "factor-consistency",
+            "bilevel-bench",
+            "clean-chat",
             "ablations"
         ]
     );
@@ -414,6 +418,10 @@ fn every_sub_command_has_help_with_an_example() {
         &["report"],
         &["data", "preview"],
         &["doctor"],
+        &["bilevel", "clean"],
+        &["bilevel", "tune"],
+        &["bilevel", "design"],
+        &["bilevel", "bench"],
     ] {
         let help = works(&[words, &["--help"]].concat()).out;
         let example = format!("align {}", words.join(" "));

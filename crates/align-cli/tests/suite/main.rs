@@ -2,8 +2,10 @@
 
 mod averages;
 mod bad_input;
+mod bilevel;
 mod ensembles;
 mod experiments;
+mod factors;
 mod forms;
 mod fuse;
 mod gaps;

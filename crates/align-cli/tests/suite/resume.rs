@@ -52,13 +52,13 @@ fn start_until(args: &[&str], there: impl Fn() -> bool) -> Child {
 }
 
 /// Starts a command and kills it, as kill −9 does, once something is there.
-fn kill_when(args: &[&str], there: impl Fn() -> bool) {
+pub(crate) fn kill_when(args: &[&str], there: impl Fn() -> bool) {
     let mut child = start_until(args, there);
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
-fn lines(path: &Path) -> usize {
+pub(crate) fn lines(path: &Path) -> usize {
     fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 
