@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of tensors that may be in hand beyond what the largest one needs.
 const READ_AHEAD: u64 = 192 << 20;
-/// Bytes of buffers that may lie idle.
+/// Bytes of buffers that may lie idle, or those of the largest tensor: often there are two of its size, at both ends of a model.
 const IDLE: usize = 64 << 20;
 
 /// Works on items in order on several threads; item i needs `needs[i]` bytes while it is in hand. The first error, by the
@@ -25,7 +25,7 @@ pub(crate) fn in_lanes<E: Send>(
         needs,
         limit: largest.saturating_add(READ_AHEAD),
     };
-    let buffers = Buffers { limit: IDLE, idle: Mutex::new(Vec::new()) };
+    let buffers = Buffers { limit: IDLE.max(largest as usize), idle: Mutex::new(Vec::new()) };
     let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..lanes.min(needs.len()) {

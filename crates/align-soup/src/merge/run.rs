@@ -4,7 +4,7 @@
 //! KiB for each model and thread. The others need norms, ranks or signs of the whole tensor and go through in lanes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -213,11 +213,12 @@ impl Runner<'_> {
         for (source, &model) in planned.sources.iter().zip(&recipe.models) {
             let mut input = buffers.take(source.bytes as usize);
             let tensor = self.positions[model][source.name.as_str()];
-            for (block, range) in ranges(source) {
-                self.plan.folders[model].read(source, range.start as u64, &mut input[range.clone()])?;
+            let read = in_parts(&mut input, source, |block, start, bytes| -> Result<_, SoupError> {
+                self.plan.folders[model].read(source, start, bytes)?;
                 // While it is still in the cache.
-                seen.read.push((model, Block { tensor, ..block }, fingerprint(&input[range])));
-            }
+                Ok((model, Block { tensor, ..block }, fingerprint(bytes)))
+            })?;
+            seen.read.extend(read);
             inputs.push(input);
         }
         let dtypes = planned.sources.iter().map(|source| source.float().expect("only floats are merged"));
@@ -261,10 +262,11 @@ impl Runner<'_> {
                 Vec::new()
             }
         };
-        for (block, range) in ranges(&planned.tensor) {
-            seen.written.push((Block { tensor: index, ..block }, fingerprint(&out[range.clone()])));
-            self.write(planned, range.start as u64, &out[range])?;
-        }
+        seen.written = in_parts(&mut out, &planned.tensor, |block, start, bytes| -> Result<_, SoupError> {
+            let print = fingerprint(bytes);
+            self.write(planned, start, bytes)?;
+            Ok((Block { tensor: index, ..block }, print))
+        })?;
         drop(gathered);
         inputs.into_iter().chain([out]).for_each(|buffer| buffers.give(buffer));
         Ok((warnings, seen))
@@ -354,10 +356,48 @@ fn apart<'a>(values: &[Values<'a>], base: Option<usize>) -> (Option<Values<'a>>,
     (base.map(|base| values[base]), models.map(|(_, values)| *values).collect())
 }
 
-/// The blocks of a tensor with the bytes they are.
-fn ranges(tensor: &TensorEntry) -> impl Iterator<Item = (Block, Range<usize>)> + use<> {
-    let size = tensor.dtype.bitsize() as u64 / 8;
-    let bytes =
-        move |block: &Block| (block.start * size) as usize..((block.start + block.values) * size) as usize;
-    blocks(std::iter::once(tensor.values())).into_iter().map(move |block| (block, bytes(&block)))
+/// Bytes for which a thread of its own is worth while.
+const PART: usize = 4 << 20;
+
+/// Does `work` with every block of a tensor whose bytes are given: its place, where it starts, and its bytes. A large tensor is
+/// read or written by several threads, which are none of the pool's: those would wait for a disk instead of computing.
+///
+/// Results are in the order of the blocks. Of several errors one is returned.
+fn in_parts<T: Send, E: Send>(
+    bytes: &mut [u8],
+    tensor: &TensorEntry,
+    work: impl Fn(Block, u64, &mut [u8]) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
+    let size = tensor.dtype.bitsize() / 8;
+    let blocks = blocks(std::iter::once(tensor.values()));
+    let threads = (bytes.len() / PART).clamp(1, rayon::current_num_threads());
+    let per_thread = blocks.len().div_ceil(threads).max(1);
+    let of_part = |part: &[Block], mut bytes: &mut [u8]| -> Result<Vec<T>, E> {
+        let mut done = Vec::with_capacity(part.len());
+        for block in part {
+            let (own, rest) = bytes.split_at_mut(block.values as usize * size);
+            bytes = rest;
+            done.push(work(*block, block.start * size as u64, own)?);
+        }
+        Ok(done)
+    };
+    if blocks.len() <= per_thread {
+        return of_part(&blocks, bytes);
+    }
+    std::thread::scope(|scope| {
+        let mut rest = bytes;
+        let mut parts = Vec::with_capacity(threads);
+        for part in blocks.chunks(per_thread) {
+            let values: u64 = part.iter().map(|block| block.values).sum();
+            let (own, others) = rest.split_at_mut(values as usize * size);
+            rest = others;
+            let of_part = &of_part;
+            parts.push(scope.spawn(move || of_part(part, own)));
+        }
+        let mut done = Vec::with_capacity(blocks.len());
+        for part in parts {
+            done.extend(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok(done)
+    })
 }
