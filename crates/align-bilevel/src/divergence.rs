@@ -43,12 +43,15 @@ pub(crate) struct Iterates<X, Y> {
 }
 
 impl<X: Point, Y: Point> Iterates<X, Y> {
-    /// Refuses points with numbers that are not finite: an overlong step can overflow from finite gradients.
-    pub(crate) fn check(&self, outer: u64) -> Result<(), BilevelError> {
-        let finite = [("x", self.x.is_finite()), ("y", self.y.is_finite()), ("z", self.z.is_finite())];
-        match finite.into_iter().find(|(_, finite)| !finite) {
-            Some((which, _)) => Err(BilevelError::NonFinite { which, outer, inner: 0 }),
-            None => Ok(()),
+    /// Refuses points with numbers that are not finite: an overlong step can overflow from finite gradients. Where the
+    /// residual is finite, y and z moved from finite points by finite steps, and are not looked at again.
+    pub(crate) fn check(&self, outer: u64, residual: f64) -> Result<(), BilevelError> {
+        let refused = |which| Err(BilevelError::NonFinite { which, outer, inner: 0 });
+        match residual.is_finite() {
+            _ if !self.x.is_finite() => refused("x"),
+            false if !self.y.is_finite() => refused("y"),
+            false if !self.z.is_finite() => refused("z"),
+            _ => Ok(()),
         }
     }
 }

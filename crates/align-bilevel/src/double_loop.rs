@@ -331,7 +331,7 @@ impl<P: Problem> Solver<P> for DoubleLoop<P::X, P::Y> {
             z: followed(&self.z, beta, inner.z),
         };
         oracle.problem().project_x(&mut next.x);
-        next.check(k)?;
+        next.check(k, inner.residual)?;
 
         // Nothing of the state was touched before all that can fail had succeeded.
         let left = std::mem::replace(&mut self.x, next.x);

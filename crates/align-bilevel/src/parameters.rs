@@ -122,7 +122,8 @@ impl Point for Parameters {
     fn add_scaled(&mut self, scale: f64, other: &Self) {
         let sum = |(own, other): (Tensor<1>, &Tensor<1>)| {
             // A point read from a file lies on the default device until it meets a gradient.
-            own.to_device(&other.device()) + other.clone() * scale
+            let own = own.to_device(&other.device());
+            if scale == 1.0 { own + other.clone() } else { own + other.clone() * scale }
         };
         self.tensors = std::mem::take(&mut self.tensors).into_iter().zip(&other.tensors).map(sum).collect();
     }
@@ -134,6 +135,21 @@ impl Point for Parameters {
     fn dot(&self, other: &Self) -> f64 {
         let product = |(a, b): (&Tensor<1>, &Tensor<1>)| sum(a.clone() * b.clone().to_device(&a.device()));
         self.tensors.iter().zip(&other.tensors).map(product).sum()
+    }
+
+    fn norm(&self) -> f64 {
+        let sums = align_kernels::square_sums(&self.tensors.iter().collect::<Vec<_>>());
+        sums.into_iter().sum::<f64>().sqrt()
+    }
+
+    fn is_finite(&self) -> bool {
+        self.norm().is_finite()
+    }
+
+    fn distance(&self, other: &Self) -> f64 {
+        let apart = |(a, b): (&Tensor<1>, &Tensor<1>)| a.clone() - b.clone().to_device(&a.device());
+        let tensors = self.tensors.iter().zip(&other.tensors).map(apart).collect();
+        Self { paths: self.paths.clone(), tensors }.norm()
     }
 
     fn len(&self) -> usize {

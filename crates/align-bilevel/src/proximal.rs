@@ -99,9 +99,13 @@ pub(crate) fn tracking_step<Y: Point>(
     rho: f64,
     project: impl Fn(&mut Y),
 ) -> Y {
+    let pull = gamma / rho;
     slope.scale(-gamma);
-    slope.add_scaled(1.0 - gamma / rho, w);
-    slope.add_scaled(gamma / rho, anchor);
+    slope.add_scaled(1.0 - pull, w);
+    // What rounding would swallow is not computed: ρ is set so large where there is to be no proximal term.
+    if 1.0 - pull != 1.0 {
+        slope.add_scaled(pull, anchor);
+    }
     project(&mut slope);
     slope
 }

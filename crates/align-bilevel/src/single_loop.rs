@@ -264,7 +264,7 @@ impl<P: Problem> Solver<P> for SingleLoop<P::X, P::Y> {
             z: followed(&self.z, beta, w_z.clone()),
         };
         oracle.problem().project_x(&mut next.x);
-        next.check(k)?;
+        next.check(k, residual)?;
 
         // Nothing of the state was touched before all that can fail had succeeded.
         self.before = Some(Before {

@@ -46,22 +46,25 @@ impl Decades {
     }
 }
 
+/// A series with its place among all of them, and those of its points that can be drawn.
+type Line<'a> = (usize, &'a Series, Vec<(f64, f64)>);
+
 /// Lines through the points that are above 0 on both axes, and dots where a series has few of them; nothing if none are. Series
 /// beyond the last colour are dashed.
 pub(super) fn log_chart(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> String {
-    let drawn: Vec<((usize, &Series), Vec<(f64, f64)>)> = series
+    let drawn: Vec<Line<'_>> = series
         .iter()
         .enumerate()
         .map(|(at, series)| {
             let points = series.points.iter().map(|&(x, y, _)| (x, y));
-            ((at, series), points.filter(|(x, y)| *x > 0.0 && *y > 0.0 && y.is_finite()).collect::<Vec<_>>())
+            (at, series, points.filter(|(x, y)| *x > 0.0 && *y > 0.0 && y.is_finite()).collect::<Vec<_>>())
         })
-        .filter(|(_, points)| !points.is_empty())
+        .filter(|(.., points)| !points.is_empty())
         .collect();
     if drawn.is_empty() {
         return String::new();
     }
-    let all = || drawn.iter().flat_map(|(_, points)| points);
+    let all = || drawn.iter().flat_map(|(.., points)| points);
     let (x, y) = (Decades::around(all().map(|point| point.0)), Decades::around(all().map(|point| point.1)));
     let px = |value: f64| LEFT + x.place(value) * (WIDTH - LEFT - RIGHT);
     let py = |value: f64| HEIGHT - BOTTOM - y.place(value) * (HEIGHT - TOP - BOTTOM);
@@ -90,7 +93,7 @@ pub(super) fn log_chart(title: &str, x_label: &str, y_label: &str, series: &[Ser
             label(tick)
         );
     }
-    for ((at, series), points) in &drawn {
+    for (at, series, points) in &drawn {
         let color = series.color;
         let dashed = if *at < COLORS { "" } else { r#" stroke-dasharray="7 4""# };
         let corners: Vec<String> =

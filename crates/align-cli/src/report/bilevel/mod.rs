@@ -96,8 +96,14 @@ fn of_bias(bias: &Bias) -> String {
         ("control: value gap".to_owned(), control.iter().map(|at| (at.sigma, at.gap)).collect())
     });
     let (series, legend) = colored(cases.chain(control));
-    let chart = log_chart("error of the penalised hyper-gradient", "σ", "error", &series);
-    format!("{legend}{chart}{}", table(bias.rows(), &bias.note()))
+    let errors = log_chart("error of the penalised hyper-gradient", "σ", "error", &series);
+    // The same colours: cases come first, and those without a bound keep their place.
+    let bounds = bias.cases.iter().map(|line| {
+        let points = line.bounds.iter().map(|at| (at.sigma, at.constant)).collect();
+        (line.case.clone(), points)
+    });
+    let bounds = log_chart("constant of the proximal error bound", "σ", "constant", &colored(bounds).0);
+    format!("{legend}{errors}{bounds}{}", table(bias.rows(), &bias.note()))
 }
 
 /// Weights as a histogram, flipped labels apart where they are known.

@@ -5,7 +5,8 @@ use std::path::Path;
 use align_bilevel::alignment::{Demonstrations, KlCoefficient, Regularized, RewardDesign};
 use align_bilevel::problems::{Bilinear, Boxed, ClosedForm, Quadratic, Tied, TiedUniform};
 use align_bilevel::{
-    BiasOrder, BilevelError, Descent, Difference, Oracle, Penalty, SigmaError, bias_order, psi_sigma,
+    BiasOrder, BilevelError, Descent, Difference, ErrorBoundConfig, Oracle, Penalty, SigmaError, bias_order,
+    error_bound, psi_sigma,
 };
 use align_core::number::Positive;
 use anyhow::{Result, bail};
@@ -39,6 +40,16 @@ pub(crate) struct BiasLine {
     pub(crate) case: String,
     #[serde(flatten)]
     pub(crate) order: BiasOrder,
+    /// The measured constant of the proximal error bound around y_σ; of problems with a lower level that is descended.
+    pub(crate) bounds: Vec<SigmaBound>,
+}
+
+/// The constant at one σ.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct SigmaBound {
+    pub(crate) sigma: f64,
+    /// The least residual per distance from the solutions.
+    pub(crate) constant: f64,
 }
 
 /// How far ψ_σ lies below ψ at x = σ, where the lower solution jumps.
@@ -69,7 +80,13 @@ pub(in crate::stages) fn run(
         if cases.iter().any(|line| line.case == title) {
             bail!("`{name}`: the case `{title}` stands twice in `cases`");
         }
-        cases.push(BiasLine { order: order(case, &sigmas)?, case: title });
+        let bounds = match (case.problem, case.difference) {
+            (BiasProblem::Known(problem), Difference::Forward) => {
+                with_problem!(problem, |known| bounds(known, &problem.start().0, &sigmas))?
+            }
+            _ => Vec::new(),
+        };
+        cases.push(BiasLine { order: order(case, &sigmas)?, case: title, bounds });
     }
     let control = stage.control.then(|| sigmas.iter().map(|&sigma| control(sigma)).collect::<Result<_, _>>());
     let bias = Bias { cases, control: control.transpose()? };
@@ -122,6 +139,18 @@ fn solved<P: ClosedForm>(
     })
 }
 
+/// The error bound's constant at every σ.
+fn bounds<P: ClosedForm>(problem: &P, x: &[f64], sigmas: &[f64]) -> Result<Vec<SigmaBound>, BilevelError> {
+    let (x, oracle) = (x.to_vec(), Oracle::new(problem));
+    let start = problem.solution(&x);
+    let constant = |&sigma: &f64| {
+        let y = psi_sigma(&oracle, &x, &start, &start, Penalty::forward(sigma), &TIGHT)?.y;
+        let bound = error_bound(&oracle, &x, &y, sigma, &ErrorBoundConfig::default())?;
+        Ok(SigmaBound { sigma, constant: bound.constant })
+    };
+    sigmas.iter().map(constant).collect()
+}
+
 /// The control at one σ. The lower level on [−1, 1] is solved from 0.3, a point of neither of its ends.
 fn control(sigma: f64) -> Result<Control, BilevelError> {
     let (x, start) = (vec![sigma], vec![0.3]);
@@ -148,25 +177,28 @@ impl Bias {
         let header = ["hyper-gradient error".to_owned()]
             .into_iter()
             .chain(sigmas.iter().map(|sigma| format!("σ = {sigma}")))
-            .chain(["slope".to_owned()]);
+            .chain(["slope", "error bound"].map(str::to_owned));
         let mut rows: Vec<Vec<String>> = Vec::new();
         for line in &self.cases {
             let errors = line.order.errors.iter().map(|at| format!("{:.3e}", at.error));
             let cells = [line.case.clone()].into_iter().chain(errors);
-            rows.push(cells.chain([format!("{:.4}", line.order.slope)]).collect());
+            let bound = |at: &SigmaBound| format!("{:.2e}", at.constant);
+            let bound = line.bounds.last().map_or_else(|| "–".to_owned(), bound);
+            rows.push(cells.chain([format!("{:.4}", line.order.slope), bound]).collect());
         }
         if let Some(control) = &self.control {
             let gaps = control.iter().map(|at| format!("{:.9}", at.gap));
             let cells = ["control: ψ − ψ_σ at x = σ".to_owned()].into_iter().chain(gaps);
-            rows.push(cells.chain(["–".to_owned()]).collect());
+            rows.push(cells.chain(["–", "–"].map(str::to_owned)).collect());
         }
         (header.collect(), rows)
     }
 
     /// What the figures are.
     pub(crate) fn note(&self) -> String {
-        "‖∇ψ_σ − ∇ψ‖ against closed forms, in f64; the slope is that of ln error against ln σ. In the control the lower solution \
-         jumps, and no σ is small enough"
+        "‖∇ψ_σ − ∇ψ‖ against closed forms, in f64; the slope is that of ln error against ln σ. The error bound is the least residual per \
+         distance from the lower solutions, measured at the last σ: where f breaks ties, it falls with σ. In the control the lower \
+         solution jumps, and no σ is small enough"
             .to_owned()
     }
 
@@ -174,6 +206,9 @@ impl Bias {
         let mut figures = Figures::default();
         for line in &self.cases {
             figures.add(&line.case, "slope", line.order.slope);
+            if !line.bounds.is_empty() {
+                figures.add_curve(&line.case, "bound", line.bounds.iter().map(|at| at.constant).collect());
+            }
             figures.add_curve(&line.case, "error", line.order.errors.iter().map(|at| at.error).collect());
         }
         if let Some(control) = &self.control {

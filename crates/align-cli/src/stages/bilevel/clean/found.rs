@@ -160,7 +160,7 @@ impl CleanedData {
     /// What the figures are.
     pub(crate) fn note(&self) -> String {
         let mut note = format!(
-            "{} held-out pairs; {} pairs were weighed against {} trusted ones, {} weigh {} or more, effective sample size {:.0}",
+            "{} held-out pairs; {} pairs were weighed against {} trusted ones, {} weigh {:.3} or more, effective sample size {:.0}",
             self.held_out, self.pairs, self.trusted, self.kept, self.threshold, self.effective_sample_size
         );
         if let (Some(flipped), Some(auc), Some(detection)) = (self.flipped, self.auc, self.detection) {
