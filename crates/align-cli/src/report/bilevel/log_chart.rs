@@ -33,7 +33,7 @@ impl Decades {
         (value.log10() - self.low) / (self.high - self.low)
     }
 
-    /// Powers of ten inside; with 2 and 5 times them where there are few.
+    /// Powers of ten inside; with 2 and 5 times them where there are few, and with more of their multiples in a short range.
     fn ticks(&self) -> Vec<f64> {
         let powers = |factors: &[f64]| -> Vec<f64> {
             let exponents = self.low.floor() as i32..=self.high.ceil() as i32;
@@ -41,8 +41,12 @@ impl Decades {
                 .flat_map(|exponent| factors.iter().map(move |factor| factor * 10f64.powi(exponent)));
             all.filter(|tick| (0.0..=1.0).contains(&self.place(*tick))).collect()
         };
-        let decades = powers(&[1.0]);
-        if decades.len() >= 3 { decades } else { powers(&[1.0, 2.0, 5.0]) }
+        let (decades, thirds) = (powers(&[1.0]), powers(&[1.0, 2.0, 5.0]));
+        match (decades.len(), thirds.len()) {
+            (3.., _) => decades,
+            (_, 2..) => thirds,
+            _ => powers(&[1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]),
+        }
     }
 }
 
@@ -143,6 +147,8 @@ mod tests {
                 .zip([1.0, 2.0, 5.0])
                 .all(|(found, expected): (&f64, f64)| (found - expected).abs() < 1e-12)
         );
+        // 0.29 to 0.39.
+        assert_eq!(Decades { low: -0.54, high: -0.41 }.ticks().len(), 2);
     }
 
     #[test]
