@@ -3,6 +3,7 @@
 //! A block is read, worked on and written by one thread, so reading, arithmetic and writing of different blocks
 //! overlap, and memory is a few blocks per thread whatever the size of the models.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
@@ -25,6 +26,13 @@ pub(crate) struct Block {
     pub(crate) start: u64,
     /// Number of values.
     pub(crate) values: u64,
+}
+
+impl Block {
+    /// Positions of its values in the tensor.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.start as usize..(self.start + self.values) as usize
+    }
 }
 
 /// All blocks of tensors with so many values, in order.
@@ -54,11 +62,16 @@ pub(crate) fn read_block(
 }
 
 /// Hands the blocks to all threads of the pool, in order; each thread keeps a state of its own. The first error stops
-/// all threads.
-pub(crate) fn for_each_block<S: Default + Send>(
+/// all threads. A single block is the calling thread's.
+pub(crate) fn for_each_block<S: Default + Send, E: Send>(
     blocks: &[Block],
-    work: impl Fn(usize, &Block, &mut S) -> Result<(), SoupError> + Sync,
-) -> Result<Vec<S>, SoupError> {
+    work: impl Fn(usize, &Block, &mut S) -> Result<(), E> + Sync,
+) -> Result<Vec<S>, E> {
+    if let [only] = blocks {
+        let mut state = S::default();
+        work(0, only, &mut state)?;
+        return Ok(vec![state]);
+    }
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     rayon::broadcast(|_| {
         let mut state = S::default();
@@ -143,7 +156,7 @@ pub(crate) fn folder_identity(folder: &Folder) -> Result<String, SoupError> {
     let states = for_each_block(&blocks, |_, block, state: &mut State| {
         read_block(folder, &folder.tensors[block.tensor], block, &mut state.buffer)?;
         state.fingerprints.push((*block, fingerprint(&state.buffer)));
-        Ok(())
+        Ok::<_, SoupError>(())
     })?;
     let fingerprints: Vec<(Block, u128)> = states.into_iter().flat_map(|state| state.fingerprints).collect();
     Ok(identity(&folder.tensors, &fingerprints))
@@ -169,7 +182,7 @@ pub(crate) fn folder_task_vectors(base: &Folder, tuned: [&Folder; 2]) -> Result<
         let mut sums = Sums::default();
         sums.add(&state.values[0], &state.values[1], &state.values[2]);
         state.sums.push((index, sums));
-        Ok(())
+        Ok::<_, SoupError>(())
     })?;
     let mut sums: Vec<(usize, Sums)> = states.into_iter().flat_map(|state| state.sums).collect();
     sums.sort_unstable_by_key(|(index, _)| *index);

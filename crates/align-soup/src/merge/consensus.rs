@@ -3,7 +3,7 @@
 use super::error::MergeError;
 use super::method::Consensus;
 use super::parameters::Parameter;
-use super::pass::{Pass, Rows, sweep_into};
+use super::pass::{Pass, Rows, Store, sweep_into};
 use super::sparsify::Sparse;
 use super::task::TensorTask;
 use crate::mix::FloatDtype;
@@ -17,17 +17,18 @@ use crate::mix::FloatDtype;
 /// # Source
 /// Yadav et al. 2023, "TIES-Merging", section 3, <https://arxiv.org/abs/2306.01708>. As in mergekit the sign is elected by
 /// the weighted sum and the mean is weighted.
-pub(super) fn merge(task: &TensorTask<'_>, dtype: FloatDtype, out: &mut [u8]) -> Result<(), MergeError> {
+pub(super) fn merge(task: &TensorTask<'_>, dtype: FloatDtype, store: &Store<'_>) -> Result<(), MergeError> {
     let parameters = task.parameters;
-    let sparse: Vec<Sparse> = (0..task.models.len()).map(|model| Sparse::of(task, model)).collect();
+    let sparse = (0..task.models.len()).map(|model| Sparse::of(task, model));
+    let sparse: Vec<Sparse> = sparse.collect::<Result<_, _>>()?;
     let weights = parameters.normalized_weights();
     let lambda = parameters.number(Parameter::Lambda);
     match parameters.method().consensus() {
-        Consensus::Sum => sweep_into(task, &Sum { sparse: &sparse, weights: &weights, lambda }, dtype, out),
+        Consensus::Sum => sweep_into(task, &Sum { sparse: &sparse, weights: &weights, lambda }, dtype, store),
         Consensus::ElectedSign => {
             let normalize = parameters.flag(Parameter::Normalize);
             let pass = ElectedSign { sparse: &sparse, weights: &weights, lambda, normalize };
-            sweep_into(task, &pass, dtype, out)
+            sweep_into(task, &pass, dtype, store)
         }
     }
 }
@@ -119,7 +120,7 @@ mod tests {
     use super::super::method::Method;
     use super::super::parameters::MergeParameters;
     use super::super::sparsify::{Keep, restoring_norm};
-    use super::super::task::Values;
+    use super::super::task::{Bytes, Values};
     use super::*;
 
     /// `specs/salsa.md`, section 9, test 9: base, three models and what each keeps.
@@ -132,7 +133,7 @@ mod tests {
     fn dare(factor: impl Fn(&TensorTask<'_>, &Keep) -> f64) -> Vec<f64> {
         let bytes = |values: &[f64]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
         let (base, models) = (bytes(&BASE), MODELS.map(|model| bytes(&model)));
-        let values = |bytes| Values { dtype: FloatDtype::F64, shape: &[5], bytes };
+        let values = |bytes| Values { dtype: FloatDtype::F64, shape: &[5], bytes: Bytes::Memory(bytes) };
         let models = [values(&models[0]), values(&models[1]), values(&models[2])];
         let parameters = MergeParameters::new(Method::DareLinear, 3);
         let base = Some(values(&base));
@@ -145,10 +146,14 @@ mod tests {
                 Sparse { keep, factor }
             })
             .collect();
-        let mut out = vec![0; 40];
+        let out = std::sync::Mutex::new(Vec::new());
         let pass = Sum { sparse: &sparse, weights: &[1.0 / 3.0; 3], lambda: 1.0 };
-        sweep_into(&task, &pass, FloatDtype::F64, &mut out).unwrap();
-        out.as_chunks().0.iter().map(|word| f64::from_le_bytes(*word)).collect()
+        sweep_into(&task, &pass, FloatDtype::F64, &|_, _, merged| {
+            *out.lock().unwrap() = merged.to_vec();
+            Ok(())
+        })
+        .unwrap();
+        out.into_inner().unwrap().as_chunks().0.iter().map(|word| f64::from_le_bytes(*word)).collect()
     }
 
     fn assert_printed(found: &[f64], expected: [f64; 5]) {
@@ -161,7 +166,7 @@ mod tests {
     fn dare_with_given_masks_has_the_printed_digits() {
         let by_density = dare(|_, _| 1.0 / 0.6);
         assert_printed(&by_density, [0.5, 0.23888889, 1.16666667, -0.11111111, 0.29444444]);
-        let by_norm = dare(restoring_norm);
+        let by_norm = dare(|task, keep| restoring_norm(task, keep).unwrap());
         assert_printed(&by_norm, [0.41357143, 0.35079365, 1.18511111, -0.05385714, 0.29428571]);
     }
 }

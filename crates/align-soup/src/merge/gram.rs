@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::pass::{BLOCK, CHUNK, Pass, Rows, dot, sweep};
+use super::error::MergeError;
+use super::pass::{BLOCK, CHUNK, Part, Pass, Room, Rows, dot, sweep};
 use super::task::TensorTask;
 
 /// Along what a tensor is cut into vectors.
@@ -99,46 +100,49 @@ impl Gram {
     }
 
     /// One matrix for each vector of the tensor, of the task vectors where the task has a base.
-    pub(super) fn of(task: &TensorTask<'_>, vectors: Vectors) -> Vec<Self> {
+    pub(super) fn of(task: &TensorTask<'_>, vectors: Vectors) -> Result<Vec<Self>, MergeError> {
         let order = task.models.len();
         match vectors {
             Vectors::Whole => {
-                let sums = sweep(task, &Products);
+                let sums = sweep(task, &Products)?;
                 let start = vec![0.0; pairs(order).count()];
                 let total = sums.into_iter().fold(start, |mut total, sum| {
                     total.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum);
                     total
                 });
-                vec![Self::from_triangle(order, total)]
+                Ok(vec![Self::from_triangle(order, total)])
             }
             Vectors::Last(length) => {
-                let per_task = (CHUNK / length.max(1)).max(1);
-                (0..task.values() / length.max(1))
-                    .into_par_iter()
-                    .with_min_len(per_task)
-                    .map_init(
-                        || Rows::new(order),
-                        |rows, row| {
-                            let mut sum = Vec::new();
-                            let range = row * length..(row + 1) * length;
-                            pulp::Arch::new().dispatch(Row { task, range, rows, sum: &mut sum });
-                            Self::from_triangle(order, sum)
-                        },
-                    )
-                    .collect()
+                let rows = task.values() / length.max(1);
+                let per_group = (CHUNK / length.max(1)).max(1);
+                let groups = (0..rows.div_ceil(per_group)).into_par_iter();
+                let grams = groups.map_init(Room::default, |room, group| {
+                    let group = group * per_group..rows.min((group + 1) * per_group);
+                    let (parts, rows) = room.read(task, &(group.start * length..group.end * length))?;
+                    let of_row = |row| {
+                        let mut sum = Vec::new();
+                        let range = row * length..(row + 1) * length;
+                        let work = Row { task, parts: &parts, range, rows, sum: &mut sum };
+                        pulp::Arch::new().dispatch(work);
+                        Self::from_triangle(order, sum)
+                    };
+                    Ok((0..group.len()).map(of_row).collect())
+                });
+                Ok(grams.collect::<Result<Vec<Vec<Self>>, MergeError>>()?.concat())
             }
-            Vectors::First(columns) => (0..columns.div_ceil(BLOCK))
-                .into_par_iter()
-                .flat_map_iter(|block| {
+            Vectors::First(columns) => {
+                let blocks = (0..columns.div_ceil(BLOCK)).into_par_iter();
+                let grams = blocks.map_init(Room::default, |room, block| {
                     let columns = block * BLOCK..columns.min((block + 1) * BLOCK);
                     let mut sums = vec![vec![0.0; columns.len()]; pairs(order).count()];
-                    let rows = &mut Rows::new(order);
-                    let work = Columns { task, columns: columns.clone(), rows, sums: &mut sums };
-                    pulp::Arch::new().dispatch(work);
-                    (0..columns.len())
-                        .map(move |column| Self::from_triangle(order, sums.iter().map(|sums| sums[column])))
-                })
-                .collect(),
+                    let work = Columns { task, columns: columns.clone(), room, sums: &mut sums };
+                    pulp::Arch::new().dispatch(work)?;
+                    let of_column =
+                        |column| Self::from_triangle(order, sums.iter().map(|sums: &Vec<f64>| sums[column]));
+                    Ok((0..columns.len()).map(of_column).collect())
+                });
+                Ok(grams.collect::<Result<Vec<Vec<Self>>, MergeError>>()?.concat())
+            }
         }
     }
 }
@@ -170,48 +174,52 @@ impl Pass for Products {
 }
 
 /// [`Products`] of one vector of neighbours.
-struct Row<'a, 'o> {
+struct Row<'a> {
     task: &'a TensorTask<'a>,
+    parts: &'a [Part<'a>],
+    /// Within the parts.
     range: Range<usize>,
-    rows: &'o mut Rows,
-    sum: &'o mut Vec<f64>,
+    rows: &'a mut Rows,
+    sum: &'a mut Vec<f64>,
 }
 
-impl pulp::WithSimd for Row<'_, '_> {
+impl pulp::WithSimd for Row<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
         for first in self.range.clone().step_by(BLOCK) {
             let range = first..self.range.end.min(first + BLOCK);
-            self.rows.read(self.task.base, self.task.models, range, None);
+            self.rows.decode(self.task.base.is_some(), self.parts, range, None);
             Products.block(first, self.rows, self.sum);
         }
     }
 }
 
 /// The products of neighbouring vectors along the first axis, side by side.
-struct Columns<'a, 'o> {
+struct Columns<'a> {
     task: &'a TensorTask<'a>,
     columns: Range<usize>,
-    rows: &'o mut Rows,
-    sums: &'o mut [Vec<f64>],
+    room: &'a mut Room,
+    sums: &'a mut [Vec<f64>],
 }
 
-impl pulp::WithSimd for Columns<'_, '_> {
-    type Output = ();
+impl pulp::WithSimd for Columns<'_> {
+    type Output = Result<(), MergeError>;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
         let stride: usize = self.task.shape[1..].iter().product();
         for row in 0..self.task.shape[0] {
             let range = row * stride + self.columns.start..row * stride + self.columns.end;
-            self.rows.read(self.task.base, self.task.models, range, None);
-            for ((i, j), sums) in pairs(self.rows.deltas.len()).zip(self.sums.iter_mut()) {
-                for ((sum, a), b) in sums.iter_mut().zip(&self.rows.deltas[i]).zip(&self.rows.deltas[j]) {
+            let (parts, rows) = self.room.read(self.task, &range)?;
+            rows.decode(self.task.base.is_some(), &parts, 0..range.len(), None);
+            for ((i, j), sums) in pairs(rows.deltas.len()).zip(self.sums.iter_mut()) {
+                for ((sum, a), b) in sums.iter_mut().zip(&rows.deltas[i]).zip(&rows.deltas[j]) {
                     *sum += a * b;
                 }
             }
         }
+        Ok(())
     }
 }

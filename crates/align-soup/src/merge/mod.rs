@@ -9,6 +9,9 @@
 //! | Σ_k c_k x_k, c from the Gram matrix | slerp, nuslerp, multislerp, model_stock, karcher | two |
 //! | value by value | ties, dare_*, della*, breadcrumbs*, sce | one to four |
 //!
+//! Every pass goes through a tensor in chunks, so that of a folder's no more than a few hundred KB for each model and thread
+//! are in memory; a chunk that is read again comes from the system's cache.
+//!
 //! # Departures from mergekit
 //! - Arithmetic and sums are in f64 with one rounding to the type of the result, whatever the type of the inputs;
 //!   mergekit works in the promoted type of the inputs. Magnitudes are compared as f32, as in mergekit on a CPU.
@@ -31,7 +34,6 @@ mod folders;
 mod folders_error;
 mod gram;
 mod karcher;
-mod lanes;
 mod layers;
 mod method;
 mod model_stock;
@@ -64,5 +66,5 @@ pub use parameters::{Kind, MergeParameters, Parameter, UnknownParameter, Value};
 pub use plan::{MergePlan, Resolve};
 pub use reference::{ModelPath, ModelReference};
 pub use report::{FolderMergeWarning, MergeOptions, MergeReport, MergedModel};
-pub(crate) use task::{TensorTask, Values};
+pub(crate) use task::{Bytes, TensorTask, Values};
 pub use tokenizer::TokenizerError;

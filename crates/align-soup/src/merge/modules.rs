@@ -6,7 +6,7 @@ use burn::tensor::TensorData;
 use super::error::{MergeError, MergeWarning};
 use super::method::Method;
 use super::parameters::{MergeParameters, Parameter};
-use super::task::{TensorTask, Values};
+use super::task::{Bytes, TensorTask, Values};
 use crate::combine::combine;
 use crate::mix::FloatDtype;
 
@@ -63,14 +63,14 @@ pub fn merge_modules<M: Module>(
             .map(|(data, dtype)| Values {
                 dtype: *dtype,
                 shape: data.shape().as_ref(),
-                bytes: data.as_bytes(),
+                bytes: Bytes::Memory(data.as_bytes()),
             })
             .collect();
         let (first, models) = values.split_at(usize::from(base.is_some()));
         let base = first.first().copied();
         let task = TensorTask { name: path, shape, base, models, parameters, seed };
-        let mut out = vec![0; data[0].0.as_bytes().len()];
-        warnings.extend(task.merge(data[0].1, &mut out)?);
+        let (out, unusual) = task.merged(data[0].1)?;
+        warnings.extend(unusual);
         Ok::<_, MergeError>(out)
     })?;
     Ok(Merged { module, warnings })

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Values;
+use crate::error::SoupError;
 use crate::mix::{FloatDtype, Source, mix};
 
 /// Where a row comes from.
@@ -45,7 +46,7 @@ impl RowMap {
     ///
     /// # Source
     /// Rows without a token: Hewitt 2021, <https://nlp.stanford.edu/~johnhew/vocab-expansion.html>.
-    pub(crate) fn gather(&self, sources: &[Values<'_>]) -> Vec<(FloatDtype, Vec<u8>)> {
+    pub(crate) fn gather(&self, sources: &[Values<'_>]) -> Result<Vec<(FloatDtype, Vec<u8>)>, SoupError> {
         let width: usize = sources[0].shape[1..].iter().product();
         let dtype = common(sources.iter().map(|source| source.dtype));
         self.of_source
@@ -55,13 +56,13 @@ impl RowMap {
                 let mut out = vec![0u8; self.rows * stride];
                 out.par_chunks_mut(stride)
                     .zip(rows)
-                    .for_each(|(out, from)| write_row(out, dtype, from, sources));
+                    .try_for_each(|(out, from)| write_row(out, dtype, from, sources))?;
                 let (tokens, rest) = out.split_at_mut(rows.len() * stride);
                 if !rest.is_empty() {
                     let mean = mean_row(tokens, dtype, width);
                     rest.chunks_mut(stride).for_each(|row| row.copy_from_slice(&mean));
                 }
-                (dtype, out)
+                Ok((dtype, out))
             })
             .collect()
     }
@@ -77,27 +78,35 @@ fn common(mut dtypes: impl Iterator<Item = FloatDtype>) -> FloatDtype {
     })
 }
 
-fn write_row(out: &mut [u8], dtype: FloatDtype, from: &RowFrom, sources: &[Values<'_>]) {
-    let row = |&(source, row): &(usize, usize), weight: f64| {
-        let Values { dtype, shape, bytes } = sources[source];
-        let stride = shape[1..].iter().product::<usize>() * dtype.size();
-        Source { dtype, bytes: &bytes[row * stride..(row + 1) * stride], weight }
-    };
-    let shares: Vec<Source<'_>> = match from {
-        RowFrom::Zero => return,
-        RowFrom::Row { source, row: index } => vec![row(&(*source, *index), 1.0)],
-        RowFrom::Mean(rows) => {
-            let weight = 1.0 / rows.len() as f64;
-            rows.iter().map(|place| row(place, weight)).collect()
+fn write_row(
+    out: &mut [u8],
+    dtype: FloatDtype,
+    from: &RowFrom,
+    sources: &[Values<'_>],
+) -> Result<(), SoupError> {
+    let one;
+    let places = match from {
+        RowFrom::Zero => return Ok(()),
+        RowFrom::Row { source, row } => {
+            one = [(*source, *row)];
+            &one[..]
         }
+        RowFrom::Mean(rows) => rows,
     };
-    match shares.as_slice() {
+    let mut rooms = vec![Vec::new(); places.len()];
+    let shares = places.iter().zip(&mut rooms).map(|(&(source, row), room)| {
+        let width: usize = sources[source].shape[1..].iter().product();
+        let part = sources[source].part(&(row * width..(row + 1) * width), room)?;
+        Ok(Source { dtype: part.dtype, bytes: part.bytes, weight: 1.0 / places.len() as f64 })
+    });
+    match shares.collect::<Result<Vec<_>, SoupError>>()?.as_slice() {
         [only] if only.dtype == dtype => out.copy_from_slice(only.bytes),
         shares => {
             // Values that are not finite are found by the method, which sees all rows.
             mix(shares, dtype, out, &mut vec![0; shares.len()]);
         }
     }
+    Ok(())
 }
 
 /// The mean of all rows.
@@ -118,6 +127,7 @@ fn mean_row(rows: &[u8], dtype: FloatDtype, width: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Bytes;
     use super::*;
 
     fn bytes(values: &[f32]) -> Vec<u8> {
@@ -131,7 +141,7 @@ mod tests {
         let sources = [&a, &b]
             .into_iter()
             .zip(shapes)
-            .map(|(bytes, shape)| Values { dtype: FloatDtype::F32, shape, bytes })
+            .map(|(bytes, shape)| Values { dtype: FloatDtype::F32, shape, bytes: Bytes::Memory(bytes) })
             .collect::<Vec<_>>();
         let mut map = RowMap::new(2, 3, 4);
         for source in 0..2 {
@@ -139,7 +149,7 @@ mod tests {
             map.push(source, RowFrom::Mean(vec![(0, 1), (1, 0)]));
             map.push(source, RowFrom::Zero);
         }
-        let gathered = map.gather(&sources);
+        let gathered = map.gather(&sources).unwrap();
         // The last row is the mean of the three before: (1 + 4 + 0)/3 and (2 + 5 + 0)/3.
         let expected = [1.0, 2.0, 4.0, 5.0, 0.0, 0.0, 5.0 / 3.0, 7.0 / 3.0];
         assert_eq!(gathered[0], (FloatDtype::F32, bytes(&expected)));

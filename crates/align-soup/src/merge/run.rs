@@ -1,22 +1,25 @@
 //! The pass over the data: read, merge, fingerprint, write.
 //!
-//! Tensors whose result is Σ_k c_k x_k with c known beforehand go through in blocks, as those of a soup do: a few hundred
-//! KiB for each model and thread. The others need norms, ranks or signs of the whole tensor and go through in lanes.
+//! Tensors whose result is Σ_k c_k x_k with c known beforehand go through in one stream of blocks, as those of a soup do.
+//! The others need norms or ranks of the whole tensor first: one tensor after the other is gone through several times, and
+//! is still in the system's cache when its turn to be merged comes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::error::MergeWarning;
+use rayon::prelude::*;
+
+use super::error::{MergeError, MergeWarning};
 use super::folders_error::FolderMergeError;
-use super::lanes::{Buffers, in_lanes};
 use super::method::Method;
 use super::parameters::{MergeParameters, Parameter};
+use super::pass::Part;
 use super::plan::{MergePlan, Recipe, Work};
-use super::{TensorTask, Values};
+use super::{Bytes, TensorTask, Values};
 use crate::checkpoint::Progress;
-use crate::checkpoint::blocks::{Block, blocks, fingerprint, for_each_block, identity, read_block};
+use crate::checkpoint::blocks::{BLOCK, Block, blocks, fingerprint, for_each_block, identity, read_block};
 use crate::checkpoint::open::TensorEntry;
 use crate::checkpoint::plan::Planned;
 use crate::checkpoint::stream::Output;
@@ -64,8 +67,11 @@ pub(crate) fn run(
     let (streamed, whole): (Vec<usize>, Vec<usize>) =
         (0..plan.recipes.len()).partition(|&index| coefficients(&plan.recipes[index]).is_some());
     let mut seen = runner.stream(&streamed)?;
-    let (warnings, of_whole) = runner.lanes(&whole)?;
-    seen.extend(of_whole);
+    let mut warnings = Vec::new();
+    for (unusual, of_tensor) in runner.each(&whole)? {
+        warnings.extend(unusual);
+        seen.push(of_tensor);
+    }
     let written: Vec<(Block, u128)> = seen.iter().flat_map(|seen| &seen.written).copied().collect();
     let results: Vec<TensorEntry> =
         plan.layout.tensors.iter().map(|planned| planned.tensor.clone()).collect();
@@ -178,121 +184,125 @@ impl Runner<'_> {
         })
     }
 
-    /// Merges tensors as wholes.
-    fn lanes(&self, tensors: &[usize]) -> Result<(Vec<MergeWarning>, Vec<Seen>), FolderMergeError> {
-        let needs: Vec<u64> = tensors.iter().map(|&index| self.need(index)).collect();
-        let lanes = (rayon::current_num_threads() / 2 + 2).min(8);
-        let results = Mutex::new(Vec::new());
-        in_lanes(&needs, lanes, |position, buffers| -> Result<(), FolderMergeError> {
-            let result = self.whole(tensors[position], buffers)?;
-            results.lock().expect("no lane panics while it holds this").push((position, result));
-            Ok(())
-        })?;
-        let mut results = results.into_inner().expect("all lanes have ended");
-        results.sort_by_key(|(position, _)| *position);
-        let (warnings, seen): (Vec<_>, Vec<_>) = results.into_iter().map(|(_, result)| result).unzip();
-        Ok((warnings.into_iter().flatten().collect(), seen))
-    }
-
-    /// Bytes that are in hand while a tensor is merged.
-    fn need(&self, index: usize) -> u64 {
-        let planned = &self.plan.layout.tensors[index];
-        let read: u64 = planned.sources.iter().map(|source| source.bytes).sum();
-        // Rearranged rows stand beside those that were read.
-        let gathered = match self.plan.recipes[index].rows {
-            Some(_) => planned.sources.len() as u64 * planned.tensor.values() * 4,
-            None => 0,
-        };
-        read + gathered + planned.tensor.bytes
-    }
-
-    fn whole(&self, index: usize, buffers: &Buffers) -> Result<(Vec<MergeWarning>, Seen), FolderMergeError> {
-        let (planned, recipe) = (&self.plan.layout.tensors[index], &self.plan.recipes[index]);
-        let mut seen = Seen::default();
-        let mut inputs = Vec::with_capacity(planned.sources.len());
-        for (source, &model) in planned.sources.iter().zip(&recipe.models) {
-            let mut input = buffers.take(source.bytes as usize);
-            let tensor = self.positions[model][source.name.as_str()];
-            let read = in_parts(&mut input, source, |block, start, bytes| -> Result<_, SoupError> {
-                self.plan.folders[model].read(source, start, bytes)?;
-                // While it is still in the cache.
-                Ok((model, Block { tensor, ..block }, fingerprint(bytes)))
-            })?;
-            seen.read.extend(read);
-            inputs.push(input);
+    /// Merges tensors one by one, each on all threads; neighbours of one block each, side by side.
+    fn each(&self, tensors: &[usize]) -> Result<Vec<(Vec<MergeWarning>, Seen)>, FolderMergeError> {
+        let small = |index: usize| self.plan.layout.tensors[index].tensor.values() <= BLOCK;
+        let mut done = Vec::with_capacity(tensors.len());
+        for run in tensors.chunk_by(|&a, &b| small(a) && small(b)) {
+            match run {
+                [only] => done.push(self.tensor(*only)?),
+                run => {
+                    let merged = run.par_iter().map(|&index| self.tensor(index));
+                    done.extend(merged.collect::<Result<Vec<_>, _>>()?);
+                }
+            }
         }
-        let dtypes = planned.sources.iter().map(|source| source.float().expect("only floats are merged"));
-        let dtypes: Vec<FloatDtype> = dtypes.collect();
+        Ok(done)
+    }
+
+    fn tensor(&self, index: usize) -> Result<(Vec<MergeWarning>, Seen), FolderMergeError> {
+        let (planned, recipe) = (&self.plan.layout.tensors[index], &self.plan.recipes[index]);
+        let seen = Mutex::new(Seen::default());
         let read: Vec<Values<'_>> = planned
             .sources
             .iter()
-            .zip(&dtypes)
-            .zip(&inputs)
-            .map(|((source, &dtype), bytes)| Values { dtype, shape: &source.shape, bytes })
+            .zip(&recipe.models)
+            .map(|(source, &model)| Values {
+                dtype: source.float().expect("only floats are merged"),
+                shape: &source.shape,
+                bytes: Bytes::Folder(&self.plan.folders[model], source),
+            })
             .collect();
-        let gathered = recipe.rows.as_ref().map(|rows| rows.gather(&read));
+        let gathered = match &recipe.rows {
+            Some(rows) => {
+                seen.lock().expect("nobody holds it yet").read = self.prints(planned, recipe)?;
+                Some(rows.gather(&read)?)
+            }
+            None => None,
+        };
         let values: Vec<Values<'_>> = match &gathered {
             Some(gathered) => gathered
                 .iter()
-                .map(|(dtype, bytes)| Values { dtype: *dtype, shape: &planned.tensor.shape, bytes })
+                .map(|(dtype, bytes)| Values {
+                    dtype: *dtype,
+                    shape: &planned.tensor.shape,
+                    bytes: Bytes::Memory(bytes),
+                })
                 .collect(),
             None => read,
         };
         let dtype = planned.float.expect("only floats are merged");
-        let mut out = buffers.take(planned.tensor.bytes as usize);
-        let warnings = match &recipe.work {
-            Work::Merge(parameters) => {
-                let (base, models) = apart(&values, recipe.base);
-                let task = TensorTask {
-                    name: &planned.tensor.name,
-                    shape: &planned.tensor.shape,
-                    base,
-                    models: &models,
-                    parameters,
-                    seed: self.seed,
-                };
-                task.merge(dtype, &mut out).map_err(|source| FolderMergeError::Method {
-                    tensor: planned.tensor.name.clone(),
-                    members: self.plan.members(recipe),
-                    source: Box::new(source),
-                })?
-            }
-            Work::Copy | Work::Constant => {
-                self.convert(planned, recipe, &values[0], dtype, &mut out)?;
-                Vec::new()
-            }
+        // A tensor that is copied is passed through.
+        let passed = MergeParameters::new(Method::Passthrough, 1);
+        let parameters = match &recipe.work {
+            Work::Merge(parameters) => parameters,
+            Work::Copy | Work::Constant => &passed,
         };
-        seen.written = in_parts(&mut out, &planned.tensor, |block, start, bytes| -> Result<_, SoupError> {
-            let print = fingerprint(bytes);
-            self.write(planned, start, bytes)?;
-            Ok((Block { tensor: index, ..block }, print))
+        // The base first, then the models.
+        let (base, models): (Vec<usize>, Vec<usize>) =
+            (0..values.len()).partition(|&position| Some(position) == recipe.base);
+        let models_values: Vec<Values<'_>> = models.iter().map(|&position| values[position]).collect();
+        let task = TensorTask {
+            name: &planned.tensor.name,
+            shape: &planned.tensor.shape,
+            base: base.first().map(|&position| values[position]),
+            models: &models_values,
+            parameters,
+            seed: self.seed,
+        };
+        let members: Vec<usize> = base.iter().chain(&models).copied().collect();
+        let store = |range: Range<usize>, parts: &[Part<'_>], merged: &[u8]| {
+            let block = |tensor| Block { tensor, start: range.start as u64, values: range.len() as u64 };
+            // While all of it is still in the cache. Rows that were rearranged are none of the model's.
+            let read = match &recipe.rows {
+                Some(_) => Vec::new(),
+                None => members
+                    .iter()
+                    .zip(parts)
+                    .map(|(&member, part)| {
+                        let model = recipe.models[member];
+                        let tensor = self.positions[model][planned.sources[member].name.as_str()];
+                        (model, block(tensor), fingerprint(part.bytes))
+                    })
+                    .collect(),
+            };
+            let written = (block(index), fingerprint(merged));
+            let mut seen = seen.lock().expect("no thread panics while it holds this");
+            seen.read.extend(read);
+            seen.written.push(written);
+            drop(seen);
+            self.write(planned, (range.start * dtype.size()) as u64, merged)
+        };
+        let warnings = task.merge(dtype, &store).map_err(|source| match source {
+            MergeError::Soup(source) => FolderMergeError::from(source),
+            source => FolderMergeError::Method {
+                tensor: planned.tensor.name.clone(),
+                members: self.plan.members(recipe),
+                source: Box::new(source),
+            },
         })?;
-        drop(gathered);
-        inputs.into_iter().chain([out]).for_each(|buffer| buffers.give(buffer));
-        Ok((warnings, seen))
+        Ok((warnings, seen.into_inner().expect("no thread panics while it holds this")))
     }
 
-    /// Copies values into the type of the result.
-    fn convert(
+    /// Fingerprints of the tensors that one of the result is made of.
+    fn prints(
         &self,
         planned: &Planned,
         recipe: &Recipe,
-        values: &Values<'_>,
-        dtype: FloatDtype,
-        out: &mut [u8],
-    ) -> Result<(), SoupError> {
-        let source = Source { dtype: values.dtype, bytes: values.bytes, weight: 1.0 };
-        let mut non_finite = [0];
-        let overflow = mix(&[source], dtype, out, &mut non_finite);
-        let path = || planned.tensor.name.clone();
-        if non_finite[0] > 0 {
-            let ingredient = self.plan.folders[recipe.models[0]].who.clone();
-            return Err(SoupError::NonFiniteParameter { path: path(), ingredient, count: non_finite[0] });
+    ) -> Result<Vec<(usize, Block, u128)>, FolderMergeError> {
+        type State = (Vec<u8>, Vec<(usize, Block, u128)>);
+        let mut prints = Vec::new();
+        for (source, &model) in planned.sources.iter().zip(&recipe.models) {
+            let tensor = self.positions[model][source.name.as_str()];
+            let blocks = blocks(std::iter::once(source.values()));
+            let states = for_each_block(&blocks, |_, block, (buffer, prints): &mut State| {
+                read_block(&self.plan.folders[model], source, block, buffer)?;
+                prints.push((model, Block { tensor, ..*block }, fingerprint(buffer)));
+                Ok::<_, SoupError>(())
+            })?;
+            prints.extend(states.into_iter().flat_map(|(_, prints)| prints));
         }
-        match overflow {
-            0 => Ok(()),
-            count => Err(SoupError::Overflow { path: path(), dtype, count }),
-        }
+        Ok(prints)
     }
 
     /// Writes a part of a tensor and says so.
@@ -348,56 +358,4 @@ fn mix_block(
     let overflow = mix(&sources, dtype, output, &mut counts);
     counts.push(overflow);
     counts
-}
-
-/// The base, and the models without it.
-fn apart<'a>(values: &[Values<'a>], base: Option<usize>) -> (Option<Values<'a>>, Vec<Values<'a>>) {
-    let models = values.iter().enumerate().filter(|(position, _)| Some(*position) != base);
-    (base.map(|base| values[base]), models.map(|(_, values)| *values).collect())
-}
-
-/// Bytes for which a thread of its own is worth while.
-const PART: usize = 4 << 20;
-
-/// Does `work` with every block of a tensor whose bytes are given: its place, where it starts, and its bytes. A large tensor is
-/// read or written by several threads, which are none of the pool's: those would wait for a disk instead of computing.
-///
-/// Results are in the order of the blocks. Of several errors one is returned.
-fn in_parts<T: Send, E: Send>(
-    bytes: &mut [u8],
-    tensor: &TensorEntry,
-    work: impl Fn(Block, u64, &mut [u8]) -> Result<T, E> + Sync,
-) -> Result<Vec<T>, E> {
-    let size = tensor.dtype.bitsize() / 8;
-    let blocks = blocks(std::iter::once(tensor.values()));
-    let threads = (bytes.len() / PART).clamp(1, rayon::current_num_threads());
-    let per_thread = blocks.len().div_ceil(threads).max(1);
-    let of_part = |part: &[Block], mut bytes: &mut [u8]| -> Result<Vec<T>, E> {
-        let mut done = Vec::with_capacity(part.len());
-        for block in part {
-            let (own, rest) = bytes.split_at_mut(block.values as usize * size);
-            bytes = rest;
-            done.push(work(*block, block.start * size as u64, own)?);
-        }
-        Ok(done)
-    };
-    if blocks.len() <= per_thread {
-        return of_part(&blocks, bytes);
-    }
-    std::thread::scope(|scope| {
-        let mut rest = bytes;
-        let mut parts = Vec::with_capacity(threads);
-        for part in blocks.chunks(per_thread) {
-            let values: u64 = part.iter().map(|block| block.values).sum();
-            let (own, others) = rest.split_at_mut(values as usize * size);
-            rest = others;
-            let of_part = &of_part;
-            parts.push(scope.spawn(move || of_part(part, own)));
-        }
-        let mut done = Vec::with_capacity(blocks.len());
-        for part in parts {
-            done.extend(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        Ok(done)
-    })
 }

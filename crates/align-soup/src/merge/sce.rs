@@ -3,7 +3,7 @@
 use super::consensus::agreeing;
 use super::error::MergeError;
 use super::parameters::Parameter;
-use super::pass::{BLOCK, Pass, Rows, dot, sweep, sweep_into};
+use super::pass::{BLOCK, Pass, Rows, Store, dot, sweep, sweep_into};
 use super::select::{Band, Keys, Ranking, key_of};
 use super::task::TensorTask;
 use crate::mix::FloatDtype;
@@ -20,11 +20,11 @@ const LEAST_DIVISOR: f64 = 1e-6;
 ///
 /// # Source
 /// Wan et al. 2024, "FuseChat", section 3.3, <https://arxiv.org/abs/2408.07990>; the floors 1e-6 as in mergekit.
-pub(super) fn merge(task: &TensorTask<'_>, dtype: FloatDtype, out: &mut [u8]) -> Result<(), MergeError> {
-    let selected = select(task, task.parameters.number(Parameter::SelectTopK));
+pub(super) fn merge(task: &TensorTask<'_>, dtype: FloatDtype, store: &Store<'_>) -> Result<(), MergeError> {
+    let selected = select(task, task.parameters.number(Parameter::SelectTopK))?;
     let count = task.models.len();
     let mut energy = vec![0.0; count];
-    for sum in sweep(task, &Energy { selected: &selected }) {
+    for sum in sweep(task, &Energy { selected: &selected })? {
         energy.iter_mut().zip(sum).for_each(|(energy, sum)| *energy += sum);
     }
     energy.iter_mut().for_each(|energy| *energy /= task.values() as f64);
@@ -33,7 +33,7 @@ pub(super) fn merge(task: &TensorTask<'_>, dtype: FloatDtype, out: &mut [u8]) ->
         true => vec![1.0 / count as f64; count],
         false => energy.iter().map(|energy| energy / total).collect(),
     };
-    sweep_into(task, &Erase { selected: &selected, weights: &weights }, dtype, out)
+    sweep_into(task, &Erase { selected: &selected, weights: &weights }, dtype, store)
 }
 
 /// The positions selected.
@@ -43,15 +43,15 @@ enum Selected {
     Band(Band),
 }
 
-fn select(task: &TensorTask<'_>, share: f64) -> Selected {
+fn select(task: &TensorTask<'_>, share: f64) -> Result<Selected, MergeError> {
     if share >= 1.0 {
-        return Selected::All;
+        return Ok(Selected::All);
     }
     let ranking = Ranking::of(task, Variance);
-    match (ranking.nonzero() as f64 * share) as usize {
+    Ok(match (ranking.nonzero()? as f64 * share) as usize {
         0 => Selected::Nothing,
-        count => Selected::Band(ranking.largest(count)),
-    }
+        count => Selected::Band(ranking.largest(count)?),
+    })
 }
 
 impl Selected {

@@ -8,7 +8,8 @@
 use std::cell::OnceCell;
 use std::ops::Range;
 
-use super::pass::{BLOCK, CHUNK, Pass, Rows, learn, sweep, tally};
+use super::error::MergeError;
+use super::pass::{BLOCK, CHUNK, Pass, Room, Rows, learn, sweep, tally};
 use super::task::TensorTask;
 
 /// Bits of a key: an f32 without its sign.
@@ -135,59 +136,63 @@ impl<'a, K: Keys> Ranking<'a, K> {
     }
 
     /// How many keys are not zero.
-    pub(super) fn nonzero(&self) -> usize {
-        self.task.values() - self.counts().zeros
+    pub(super) fn nonzero(&self) -> Result<usize, MergeError> {
+        Ok(self.task.values() - self.counts()?.zeros)
     }
 
     /// All keys by their leading bits.
-    fn counts(&self) -> &Counts {
-        self.counts.get_or_init(|| tally(&self.task, &Leading { keys: &self.keys }, Counts::plus))
+    fn counts(&self) -> Result<&Counts, MergeError> {
+        if let Some(counts) = self.counts.get() {
+            return Ok(counts);
+        }
+        let counts = tally(&self.task, &Leading { keys: &self.keys }, Counts::plus)?;
+        Ok(self.counts.get_or_init(|| counts))
     }
 
     /// The `count` largest, of equal ones those at lower positions. There must be as many, and one at least.
-    pub(super) fn largest(&self, count: usize) -> Band {
+    pub(super) fn largest(&self, count: usize) -> Result<Band, MergeError> {
         let total = self.task.values();
         assert!((1..=total).contains(&count), "largest: {count} of {total} values");
-        let found = self.find(total - count);
+        let found = self.find(total - count)?;
         let ties: usize = found.ties.iter().sum();
         let wanted = count - (total - found.below - ties);
-        let low = Edge { key: found.key, ties: 0..self.end_of_ties(&found, wanted) };
-        Band { low, high: Edge { key: u32::MAX, ties: 0..0 } }
+        let low = Edge { key: found.key, ties: 0..self.end_of_ties(&found, wanted)? };
+        Ok(Band { low, high: Edge { key: u32::MAX, ties: 0..0 } })
     }
 
     /// Those from rank `start` to before rank `end` in ascending order, of equal ones those at lower positions first.
     /// The range must not be empty.
-    pub(super) fn between(&self, start: usize, end: usize) -> Band {
+    pub(super) fn between(&self, start: usize, end: usize) -> Result<Band, MergeError> {
         assert!(start < end && end <= self.task.values(), "between: ranks {start} to {end}");
-        let low = self.find(start);
-        let low = Edge { key: low.key, ties: self.end_of_ties(&low, start - low.below)..usize::MAX };
-        let high = self.find(end - 1);
-        let high = Edge { key: high.key, ties: 0..self.end_of_ties(&high, end - high.below) };
-        Band { low, high }
+        let low = self.find(start)?;
+        let low = Edge { key: low.key, ties: self.end_of_ties(&low, start - low.below)?..usize::MAX };
+        let high = self.find(end - 1)?;
+        let high = Edge { key: high.key, ties: 0..self.end_of_ties(&high, end - high.below)? };
+        Ok(Band { low, high })
     }
 
     /// The key of a rank in ascending order.
-    fn find(&self, rank: usize) -> Found {
+    fn find(&self, rank: usize) -> Result<Found, MergeError> {
         let guessed = match self.counts.get() {
             Some(_) => None,
-            None => self.guess(rank),
+            None => self.guess(rank)?,
         };
-        guessed.unwrap_or_else(|| self.search(rank))
+        guessed.map_or_else(|| self.search(rank), Ok)
     }
 
     /// The key of a rank, if it lies where a sample says.
     ///
     /// # Source
     /// The idea of Floyd and Rivest 1975, "Expected time bounds for selection", <https://doi.org/10.1145/360680.360691>.
-    fn guess(&self, rank: usize) -> Option<Found> {
+    fn guess(&self, rank: usize) -> Result<Option<Found>, MergeError> {
         let total = self.task.values();
         if total < SAMPLED * PLACES * PLACE {
-            return None;
+            return Ok(None);
         }
-        let rows = &mut Rows::new(self.task.models.len());
+        let room = &mut Room::default();
         let mut sample = Vec::with_capacity(PLACES * PLACE);
         for start in (0..PLACES).map(|index| place(index, total)) {
-            sample.extend(learn(&self.task, &All { keys: &self.keys }, start..start + PLACE, rows));
+            sample.extend(learn(&self.task, &All { keys: &self.keys }, start..start + PLACE, room)?);
         }
         let share = (rank as f64 + 0.5) / total as f64;
         let mut at = |share: f64| {
@@ -197,23 +202,23 @@ impl<'a, K: Keys> Ranking<'a, K> {
         let low = if share <= MARGIN { 0 } else { at(share - MARGIN) };
         let high = if share >= 1.0 - MARGIN { u32::MAX } else { at(share + MARGIN) };
 
-        let found = sweep(&self.task, &Between { keys: &self.keys, low, high });
+        let found = sweep(&self.task, &Between { keys: &self.keys, low, high })?;
         let below: usize = found.iter().map(|chunk| chunk.below).sum();
         let mut all: Vec<u32> = found.iter().flat_map(|chunk| &chunk.between).copied().collect();
         if rank < below || below + all.len() <= rank {
-            return None;
+            return Ok(None);
         }
         let (_, &mut key, _) = all.select_nth_unstable(rank - below);
-        Some(Found {
+        Ok(Some(Found {
             key,
             below: below + all.iter().filter(|&&other| other < key).count(),
             ties: found.iter().map(|chunk| count_equal(&chunk.between, key)).collect(),
-        })
+        }))
     }
 
     /// The key of a rank, by the leading bits of all keys.
-    fn search(&self, rank: usize) -> Found {
-        let counts = self.counts();
+    fn search(&self, rank: usize) -> Result<Found, MergeError> {
+        let counts = self.counts()?;
         let mut before = 0;
         let leading = counts.leading.iter().position(|&count| {
             before += count;
@@ -223,32 +228,31 @@ impl<'a, K: Keys> Ranking<'a, K> {
         before -= counts.leading[leading];
 
         // A twentieth of the values, if they are spread over an octave or more; at worst all of them.
-        let trailing = sweep(&self.task, &Trailing { keys: &self.keys, leading: leading as u32 });
+        let trailing = sweep(&self.task, &Trailing { keys: &self.keys, leading: leading as u32 })?;
         let mut all = trailing.concat();
         let (_, &mut low, _) = all.select_nth_unstable(rank - before);
-        Found {
+        Ok(Found {
             key: (leading as u32) << TRAILING | low,
             below: before + all.iter().filter(|&&key| key < low).count(),
             ties: trailing.iter().map(|keys| count_equal(keys, low)).collect(),
-        }
+        })
     }
 
     /// The position up to which there are `count` values with the key found.
-    fn end_of_ties(&self, found: &Found, count: usize) -> usize {
+    fn end_of_ties(&self, found: &Found, count: usize) -> Result<usize, MergeError> {
         let mut left = count;
         for (chunk, &ties) in found.ties.iter().enumerate() {
             if left < ties {
                 let start = chunk * CHUNK;
                 let range = start..self.task.values().min(start + CHUNK);
-                let rows = &mut Rows::new(self.task.models.len());
-                let keys = learn(&self.task, &All { keys: &self.keys }, range, rows);
+                let keys = learn(&self.task, &All { keys: &self.keys }, range, &mut Room::default())?;
                 let mut equal = keys.iter().enumerate().filter(|(_, key)| **key == found.key);
                 let (offset, _) = equal.nth(left).expect("the ties of a chunk were counted");
-                return start + offset;
+                return Ok(start + offset);
             }
             left -= ties;
         }
-        self.task.values()
+        Ok(self.task.values())
     }
 }
 
@@ -404,7 +408,7 @@ impl<K: Keys> Pass for All<'_, K> {
 mod tests {
     use super::super::method::Method;
     use super::super::parameters::MergeParameters;
-    use super::super::task::Values;
+    use super::super::task::{Bytes, Values};
     use super::*;
     use crate::mix::FloatDtype;
 
@@ -414,7 +418,7 @@ mod tests {
     fn ranked(values: &[f32], check: impl FnOnce(&Ranking<'_, Magnitudes>)) {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let shape = [values.len()];
-        let models = [Values { dtype: FloatDtype::F32, shape: &shape, bytes: &bytes }];
+        let models = [Values { dtype: FloatDtype::F32, shape: &shape, bytes: Bytes::Memory(&bytes) }];
         let parameters = MergeParameters::new(Method::Ties, 1);
         let task = TensorTask {
             name: "w",
@@ -439,7 +443,8 @@ mod tests {
             .collect();
         ranked(&values, |ranking| {
             for rank in [0, 1, TOTAL / 100, TOTAL / 3, TOTAL / 2, TOTAL - TOTAL / 50, TOTAL - 1] {
-                let (guessed, searched) = (ranking.guess(rank).expect("a fair sample"), ranking.search(rank));
+                let (guessed, searched) =
+                    (ranking.guess(rank).unwrap().expect("a fair sample"), ranking.search(rank).unwrap());
                 assert_eq!((guessed.key, guessed.below), (searched.key, searched.below), "rank {rank}");
                 assert_eq!(guessed.ties, searched.ties, "rank {rank}");
             }
@@ -454,10 +459,10 @@ mod tests {
             values[start..start + PLACE].fill(1.0);
         }
         ranked(&values, |ranking| {
-            assert!(ranking.guess(TOTAL / 2).is_none());
+            assert!(ranking.guess(TOTAL / 2).unwrap().is_none());
             let mut sorted = values.clone();
             sorted.sort_by(f32::total_cmp);
-            assert_eq!(ranking.find(TOTAL / 2).key, sorted[TOTAL / 2].to_bits());
+            assert_eq!(ranking.find(TOTAL / 2).unwrap().key, sorted[TOTAL / 2].to_bits());
         });
     }
 }

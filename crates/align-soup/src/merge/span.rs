@@ -1,13 +1,11 @@
 //! Results in the span of the members: b + Σ_k c_k δ_k, or Σ_k c_k x_k without a base.
 
-use rayon::prelude::*;
-
 use super::error::MergeError;
 use super::gram::Vectors;
 use super::method::Method;
 use super::parameters::{MergeParameters, Parameter};
-use super::pass::{CHUNK, Counts, Pass, Rows, sweep_into};
-use super::task::{TensorTask, Values};
+use super::pass::{Pass, Rows, Store, fill, sweep_into};
+use super::task::TensorTask;
 use crate::mix::{FloatDtype, Source, mix};
 
 /// The c_k that do not depend on the tensor: those of linear, passthrough and task arithmetic.
@@ -35,57 +33,52 @@ pub(super) fn base_coefficient(coefficients: &[f64]) -> f64 {
 /// Writes b + Σ_k c_k δ_k, with one list of c_k for each of `vectors`.
 ///
 /// # Errors
-/// If a value of a member is not finite, or the result overflows `dtype`.
+/// As [`fill`].
 pub(super) fn combine(
     task: &TensorTask<'_>,
     vectors: Vectors,
     coefficients: &[Vec<f64>],
     dtype: FloatDtype,
-    out: &mut [u8],
+    store: &Store<'_>,
 ) -> Result<(), MergeError> {
     match vectors {
-        Vectors::Whole => mix_vectors(task, CHUNK, |_| &coefficients[0], dtype, out),
-        Vectors::Last(length) => mix_vectors(task, length, |row| &coefficients[row], dtype, out),
+        Vectors::Whole => mix_vectors(task, task.values(), coefficients, dtype, store),
+        Vectors::Last(length) => mix_vectors(task, length, coefficients, dtype, store),
         Vectors::First(columns) => {
             let by_model: Vec<Vec<f64>> = (0..task.models.len())
                 .map(|model| coefficients.iter().map(|column| column[model]).collect())
                 .collect();
-            sweep_into(task, &Columns { columns, by_model: &by_model }, dtype, out)
+            sweep_into(task, &Columns { columns, by_model: &by_model }, dtype, store)
         }
     }
 }
 
-/// [`mix`] of pieces of `length` values.
-fn mix_vectors<'c>(
+/// [`mix`] of vectors of `length` neighbours.
+fn mix_vectors(
     task: &TensorTask<'_>,
     length: usize,
-    coefficients: impl Fn(usize) -> &'c Vec<f64> + Sync,
+    coefficients: &[Vec<f64>],
     dtype: FloatDtype,
-    out: &mut [u8],
+    store: &Store<'_>,
 ) -> Result<(), MergeError> {
-    if out.is_empty() {
-        return Ok(());
-    }
-    let members: Vec<Values<'_>> = task.base.iter().chain(task.models).copied().collect();
-    let counted = out
-        .par_chunks_mut(length * dtype.size())
-        .enumerate()
-        .with_min_len((CHUNK / length).max(1))
-        .map_init(Vec::new, |sources, (piece, out)| {
-            let start = piece * length;
-            let range = start..start + out.len() / dtype.size();
-            let coefficients = coefficients(piece);
+    fill(task, dtype, store, |parts, _, range, out, counts| {
+        let mut start = range.start;
+        while start < range.end {
+            let vector = start / length;
+            let end = range.end.min((vector + 1) * length);
+            let within = start - range.start..end - range.start;
+            let coefficients = &coefficients[vector];
             let base = task.base.map(|_| base_coefficient(coefficients));
-            sources.clear();
-            sources.extend(members.iter().zip(base.iter().chain(coefficients)).map(|(member, &weight)| {
-                Source { dtype: member.dtype, bytes: member.part(range.clone()), weight }
-            }));
-            let mut counts = Counts::new(members.len());
-            counts.overflow = mix(sources, dtype, out, &mut counts.non_finite);
-            counts
-        })
-        .reduce(|| Counts::new(members.len()), Counts::plus);
-    counted.check(task, dtype)
+            let sources: Vec<Source<'_>> = parts
+                .iter()
+                .zip(base.iter().chain(coefficients))
+                .map(|(part, &weight)| Source { dtype: part.dtype, bytes: part.of(within.clone()), weight })
+                .collect();
+            let out = &mut out[within.start * dtype.size()..within.end * dtype.size()];
+            counts.overflow += mix(&sources, dtype, out, &mut counts.non_finite);
+            start = end;
+        }
+    })
 }
 
 /// b + Σ_k c_k δ_k with c_k by column.

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::draws::{Stream, threshold};
+use super::error::MergeError;
 use super::method::Sparsifier;
 use super::parameters::Parameter;
-use super::pass::{BLOCK, Pass, Rows, dot, learn, sweep};
+use super::pass::{BLOCK, Pass, Room, Rows, dot, learn, sweep};
 use super::select::{All, Band, Magnitudes, Ranking, magnitudes};
 use super::task::TensorTask;
 
@@ -62,25 +63,25 @@ pub(super) struct Sparse {
 
 impl Sparse {
     /// The task vector of one model, as the method and its parameters want it.
-    pub(super) fn of(task: &TensorTask<'_>, model: usize) -> Self {
+    pub(super) fn of(task: &TensorTask<'_>, model: usize) -> Result<Self, MergeError> {
         let parameters = task.parameters;
         let sparsifier = parameters.method().sparsifier();
         let number = |parameter| parameters.numbers(parameter)[model];
         let density = if sparsifier == Sparsifier::None { 1.0 } else { number(Parameter::Density) };
         if density >= 1.0 {
-            return Self { keep: Keep::All, factor: 1.0 };
+            return Ok(Self { keep: Keep::All, factor: 1.0 });
         }
         let stream = Stream::new(task.seed, task.name, model);
         let alone = task.model(model);
         let keep = match sparsifier {
             Sparsifier::None => Keep::All,
-            Sparsifier::Magnitude => largest(&alone, density),
-            Sparsifier::MiddleRanks => middle(&alone, density, number(Parameter::Gamma)),
+            Sparsifier::Magnitude => largest(&alone, density)?,
+            Sparsifier::MiddleRanks => middle(&alone, density, number(Parameter::Gamma))?,
             Sparsifier::Random => Keep::Drawn { stream, threshold: threshold(density) },
-            Sparsifier::RandomByRank => by_rank(&alone, density, number(Parameter::Epsilon), stream),
+            Sparsifier::RandomByRank => by_rank(&alone, density, number(Parameter::Epsilon), stream)?,
         };
-        let factor = if parameters.flag(Parameter::Rescale) { restoring_norm(&alone, &keep) } else { 1.0 };
-        Self { keep, factor }
+        let factor = if parameters.flag(Parameter::Rescale) { restoring_norm(&alone, &keep)? } else { 1.0 };
+        Ok(Self { keep, factor })
     }
 }
 
@@ -88,13 +89,13 @@ impl Sparse {
 ///
 /// # Source
 /// Yadav et al. 2023, "TIES-Merging", section 3.1, <https://arxiv.org/abs/2306.01708>; the one at least as in mergekit.
-fn largest(task: &TensorTask<'_>, density: f64) -> Keep {
+fn largest(task: &TensorTask<'_>, density: f64) -> Result<Keep, MergeError> {
     let total = task.values();
     if density <= 0.0 || total == 0 {
-        return Keep::Nothing;
+        return Ok(Keep::Nothing);
     }
     let count = ((density * total as f64) as usize).max(1);
-    Keep::Band(Ranking::of(task, Magnitudes).largest(count))
+    Ok(Keep::Band(Ranking::of(task, Magnitudes).largest(count)?))
 }
 
 /// ⌊density · N⌋ values: without the ⌊gamma · N⌋ largest, or fewer of them where the density leaves no room, then without
@@ -102,15 +103,15 @@ fn largest(task: &TensorTask<'_>, density: f64) -> Keep {
 ///
 /// # Source
 /// Davari and Belilovsky 2024, "Model Breadcrumbs", section 3.2, <https://arxiv.org/abs/2312.06795>; counts as in mergekit.
-fn middle(task: &TensorTask<'_>, density: f64, gamma: f64) -> Keep {
+fn middle(task: &TensorTask<'_>, density: f64, gamma: f64) -> Result<Keep, MergeError> {
     let total = task.values();
     let count = (density * total as f64) as usize;
     if count == 0 {
-        return Keep::Nothing;
+        return Ok(Keep::Nothing);
     }
     let top = (gamma * total as f64) as usize;
     let start = total.saturating_sub(count + top);
-    Keep::Band(Ranking::of(task, Magnitudes).between(start, start + count))
+    Ok(Keep::Band(Ranking::of(task, Magnitudes).between(start, start + count)?))
 }
 
 /// Each value with a probability by the rank of its magnitude in its row, from density − ε for the smallest to
@@ -119,9 +120,9 @@ fn middle(task: &TensorTask<'_>, density: f64, gamma: f64) -> Keep {
 /// # Source
 /// Deep, Bhardwaj, Poria 2024, "DELLA-Merging", section 3.1, <https://arxiv.org/abs/2406.11617>; rows and ranks as in
 /// mergekit.
-fn by_rank(task: &TensorTask<'_>, density: f64, epsilon: f64, stream: Stream) -> Keep {
+fn by_rank(task: &TensorTask<'_>, density: f64, epsilon: f64, stream: Stream) -> Result<Keep, MergeError> {
     if density <= 0.0 {
-        return Keep::Nothing;
+        return Ok(Keep::Nothing);
     }
     let (row, stride) = match task.shape {
         [] => (1, 1),
@@ -131,13 +132,13 @@ fn by_rank(task: &TensorTask<'_>, density: f64, epsilon: f64, stream: Stream) ->
     let slab = row * stride;
     let mut listed = vec![0; task.values()];
     if listed.is_empty() {
-        return Keep::Nothing;
+        return Ok(Keep::Nothing);
     }
-    listed.par_chunks_mut(slab).enumerate().for_each_init(
-        || (Rows::new(1), Vec::with_capacity(row)),
-        |(rows, order), (index, listed)| {
+    listed.par_chunks_mut(slab).enumerate().try_for_each_init(
+        || (Room::default(), Vec::with_capacity(row)),
+        |(room, order), (index, listed)| {
             let start = index * slab;
-            let keys = learn(task, &All { keys: &Magnitudes }, start..start + slab, rows);
+            let keys = learn(task, &All { keys: &Magnitudes }, start..start + slab, room)?;
             for first in 0..stride {
                 order.clear();
                 // Equal magnitudes are ranked by position.
@@ -150,22 +151,23 @@ fn by_rank(task: &TensorTask<'_>, density: f64, epsilon: f64, stream: Stream) ->
                     listed[at] = u8::from(stream.bits(start + at) < threshold(probability));
                 }
             }
+            Ok::<_, MergeError>(())
         },
-    );
-    Keep::Listed(listed)
+    )?;
+    Ok(Keep::Listed(listed))
 }
 
 /// The factor that gives the kept values the L1 norm of all: Σ|δ| / Σ_kept |δ|.
 ///
 /// DARE's paper rescales by 1/density, which has this value on average; mergekit restores the norm, so that the scale of
 /// the update does not depend on which values were drawn.
-pub(super) fn restoring_norm(task: &TensorTask<'_>, keep: &Keep) -> f64 {
+pub(super) fn restoring_norm(task: &TensorTask<'_>, keep: &Keep) -> Result<f64, MergeError> {
     let mut total = Norms::default();
-    for sum in sweep(task, &Norm { keep }) {
+    for sum in sweep(task, &Norm { keep })? {
         total.before += sum.before;
         total.after += sum.after;
     }
-    if total.before < LEAST_NORM || total.after < LEAST_NORM { 1.0 } else { total.before / total.after }
+    Ok(if total.before < LEAST_NORM || total.after < LEAST_NORM { 1.0 } else { total.before / total.after })
 }
 
 #[derive(Clone, Copy, Default)]

@@ -1,6 +1,7 @@
 //! One tensor to be merged: the interface between methods and what holds the tensors.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::error::{Member, MergeError, MergeWarning};
 use super::gram::{Gram, Vectors};
@@ -8,9 +9,12 @@ use super::karcher::karcher;
 use super::method::Method;
 use super::model_stock::interpolation;
 use super::parameters::{MergeParameters, Parameter};
+use super::pass::{CHUNK, Part, Store};
 use super::span::{combine, fixed};
 use super::spherical::{Arc, multislerp, nuslerp, slerp};
 use super::{consensus, sce};
+use crate::checkpoint::open::{Folder, TensorEntry};
+use crate::error::SoupError;
 use crate::mix::FloatDtype;
 
 /// The values of one tensor of one model, as they are stored.
@@ -18,7 +22,15 @@ use crate::mix::FloatDtype;
 pub(crate) struct Values<'a> {
     pub(crate) dtype: FloatDtype,
     pub(crate) shape: &'a [usize],
-    pub(crate) bytes: &'a [u8],
+    pub(crate) bytes: Bytes<'a>,
+}
+
+/// Where the bytes of a tensor are.
+#[derive(Clone, Copy)]
+pub(crate) enum Bytes<'a> {
+    Memory(&'a [u8]),
+    /// In a checkpoint, read where they are needed.
+    Folder(&'a Folder, &'a TensorEntry),
 }
 
 /// One tensor of a merge. Inputs of different types may be mixed: arithmetic is in f64, with one rounding at the end.
@@ -37,28 +49,52 @@ pub(crate) struct TensorTask<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// The bytes of the values in `range`.
-    pub(super) fn part(&self, range: Range<usize>) -> &'a [u8] {
-        &self.bytes[range.start * self.dtype.size()..range.end * self.dtype.size()]
+    /// The values in `range`; those of a file are read into `room`.
+    pub(super) fn part<'r>(&self, range: &Range<usize>, room: &'r mut Vec<u8>) -> Result<Part<'r>, SoupError>
+    where
+        'a: 'r,
+    {
+        let (dtype, size) = (self.dtype, self.dtype.size());
+        let bytes = match self.bytes {
+            Bytes::Memory(bytes) => &bytes[range.start * size..range.end * size],
+            Bytes::Folder(folder, tensor) => {
+                room.resize(range.len() * size, 0);
+                folder.read(tensor, (range.start * size) as u64, room)?;
+                room
+            }
+        };
+        Ok(Part { dtype, bytes })
+    }
+
+    /// How many bytes there are.
+    fn len(&self) -> usize {
+        match self.bytes {
+            Bytes::Memory(bytes) => bytes.len(),
+            Bytes::Folder(_, tensor) => tensor.bytes as usize,
+        }
     }
 }
 
 impl<'a> TensorTask<'a> {
-    /// Merges the tensor into `out`, as `dtype`, on the threads of the current pool.
+    /// Merges the tensor, as `dtype`, on the threads of the current pool, and hands it to `store` chunk by chunk.
     ///
     /// # Errors
-    /// If the parameters are incomplete, a shape differs, a value is not finite or the result overflows `dtype`.
+    /// If the parameters are incomplete, a shape differs, a value is not finite, the result overflows `dtype`, or a chunk
+    /// cannot be read or stored.
     ///
     /// # Panics
-    /// If the length of `out` or of a member's bytes does not fit its shape.
-    pub(crate) fn merge(&self, dtype: FloatDtype, out: &mut [u8]) -> Result<Vec<MergeWarning>, MergeError> {
+    /// If the length of a member's bytes does not fit its shape.
+    pub(crate) fn merge(
+        &self,
+        dtype: FloatDtype,
+        store: &Store<'_>,
+    ) -> Result<Vec<MergeWarning>, MergeError> {
         self.check()?;
-        assert_eq!(out.len(), self.values() * dtype.size(), "merge: room for `{}`", self.name);
         let parameters = self.parameters;
         match parameters.method() {
             Method::Linear | Method::Passthrough | Method::TaskArithmetic => {
                 let coefficients = fixed(parameters).expect("their coefficients are fixed");
-                combine(self, Vectors::Whole, &[coefficients], dtype, out)?;
+                combine(self, Vectors::Whole, &[coefficients], dtype, store)?;
                 Ok(Vec::new())
             }
             Method::Slerp => {
@@ -66,7 +102,7 @@ impl<'a> TensorTask<'a> {
                 // The base is one end of the arc, not its origin.
                 let ends = [self.base.expect("the base was checked"), self.models[0]];
                 let arc = TensorTask { base: None, models: &ends, ..*self };
-                arc.interpolate(Vectors::Whole, |gram| slerp(gram, t), dtype, out).map_err(named_by_ends)
+                arc.interpolate(Vectors::Whole, |gram| slerp(gram, t), dtype, store).map_err(named_by_ends)
             }
             Method::NuSlerp => {
                 let t = parameters.normalized_weights()[1];
@@ -76,36 +112,36 @@ impl<'a> TensorTask<'a> {
                     (false, false) => Vectors::along_last(self.shape),
                     (false, true) => Vectors::along_first(self.shape),
                 };
-                self.interpolate(vectors, |gram| nuslerp(gram, t), dtype, out)
+                self.interpolate(vectors, |gram| nuslerp(gram, t), dtype, store)
             }
             Method::MultiSlerp => {
                 let coefficients = match self.models.len() {
                     // One model is passed through, as it is.
                     1 => vec![1.0],
                     _ => {
-                        let gram = &Gram::of(self, Vectors::Whole)[0];
+                        let gram = &Gram::of(self, Vectors::Whole)?[0];
                         let epsilon = parameters.number(Parameter::Eps);
                         multislerp(gram, &parameters.normalized_weights(), epsilon)
                             .ok_or_else(|| MergeError::NoDirection { tensor: self.name.to_owned() })?
                     }
                 };
-                combine(self, Vectors::Whole, &[coefficients], dtype, out)?;
+                combine(self, Vectors::Whole, &[coefficients], dtype, store)?;
                 Ok(Vec::new())
             }
             Method::Karcher => {
-                let gram = &Gram::of(self, Vectors::Whole)[0];
+                let gram = &Gram::of(self, Vectors::Whole)?[0];
                 let mean =
                     karcher(gram, parameters.count(Parameter::MaxIter), parameters.number(Parameter::Tol));
-                combine(self, Vectors::Whole, &[mean], dtype, out)?;
+                combine(self, Vectors::Whole, &[mean], dtype, store)?;
                 Ok(Vec::new())
             }
-            Method::ModelStock => self.model_stock(dtype, out),
+            Method::ModelStock => self.model_stock(dtype, store),
             Method::Sce => {
-                sce::merge(self, dtype, out)?;
+                sce::merge(self, dtype, store)?;
                 Ok(Vec::new())
             }
             _ => {
-                consensus::merge(self, dtype, out)?;
+                consensus::merge(self, dtype, store)?;
                 Ok(Vec::new())
             }
         }
@@ -117,11 +153,11 @@ impl<'a> TensorTask<'a> {
         vectors: Vectors,
         arc: impl Fn(&Gram) -> Arc,
         dtype: FloatDtype,
-        out: &mut [u8],
+        store: &Store<'_>,
     ) -> Result<Vec<MergeWarning>, MergeError> {
-        let arcs: Vec<Arc> = Gram::of(self, vectors).iter().map(arc).collect();
+        let arcs: Vec<Arc> = Gram::of(self, vectors)?.iter().map(arc).collect();
         let coefficients: Vec<Vec<f64>> = arcs.iter().map(|arc| arc.coefficients.to_vec()).collect();
-        combine(self, vectors, &coefficients, dtype, out)?;
+        combine(self, vectors, &coefficients, dtype, store)?;
         let opposite = arcs.iter().filter_map(|arc| arc.antipodal).reduce(f64::min);
         Ok(opposite
             .map(|cosine| MergeWarning::Antipodal { tensor: self.name.to_owned(), cosine })
@@ -129,7 +165,7 @@ impl<'a> TensorTask<'a> {
             .collect())
     }
 
-    fn model_stock(&self, dtype: FloatDtype, out: &mut [u8]) -> Result<Vec<MergeWarning>, MergeError> {
+    fn model_stock(&self, dtype: FloatDtype, store: &Store<'_>) -> Result<Vec<MergeWarning>, MergeError> {
         let parameters = self.parameters;
         let vectors = match parameters.flag(Parameter::FilterWise) {
             true => Vectors::along_last(self.shape),
@@ -137,12 +173,12 @@ impl<'a> TensorTask<'a> {
         };
         let clamped = parameters.flag(Parameter::Clamp);
         let share = 1.0 / self.models.len() as f64;
-        let found: Vec<f64> = Gram::of(self, vectors).iter().map(interpolation).collect();
+        let found: Vec<f64> = Gram::of(self, vectors)?.iter().map(interpolation).collect();
         let coefficients: Vec<Vec<f64>> = found
             .iter()
             .map(|&t| vec![share * if clamped { t.clamp(0.0, 1.0) } else { t }; self.models.len()])
             .collect();
-        combine(self, vectors, &coefficients, dtype, out)?;
+        combine(self, vectors, &coefficients, dtype, store)?;
         let distance = |t: f64| (t - 0.5).abs();
         let outside = found.into_iter().filter(|&t| distance(t) > 0.5);
         let farthest = outside.reduce(|a, b| if distance(b) > distance(a) { b } else { a });
@@ -161,14 +197,27 @@ impl<'a> TensorTask<'a> {
                 let (expected, found) = (self.shape.to_vec(), values.shape.to_vec());
                 return Err(MergeError::Shape { tensor: self.name.to_owned(), member, expected, found });
             }
-            assert_eq!(
-                values.bytes.len(),
-                self.values() * values.dtype.size(),
-                "merge: bytes of `{}`",
-                self.name
-            );
+            assert_eq!(values.len(), self.values() * values.dtype.size(), "merge: bytes of `{}`", self.name);
         }
         Ok(())
+    }
+
+    /// [`TensorTask::merge`] into memory.
+    pub(crate) fn merged(&self, dtype: FloatDtype) -> Result<(Vec<u8>, Vec<MergeWarning>), MergeError> {
+        let mut out = vec![0; self.values() * dtype.size()];
+        let chunks: Vec<Mutex<&mut [u8]>> = out.chunks_mut(CHUNK * dtype.size()).map(Mutex::new).collect();
+        let warnings = self.merge(dtype, &|range, _, merged| {
+            let mut chunk = chunks[range.start / CHUNK].lock().unwrap_or_else(PoisonError::into_inner);
+            chunk.copy_from_slice(merged);
+            Ok(())
+        })?;
+        drop(chunks);
+        Ok((out, warnings))
+    }
+
+    /// The base, where there is one, and the models.
+    pub(super) fn members(&self) -> Vec<Values<'a>> {
+        self.base.iter().chain(self.models).copied().collect()
     }
 
     /// Number of values.
