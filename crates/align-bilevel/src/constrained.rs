@@ -44,6 +44,10 @@ impl<P: Problem<X = Vec<f64>, Y = Vec<f64>>> Problem for Constrained<P> {
         self.problem.lower_difference_x(x, y, z, sample)
     }
 
+    fn upper_ignores_x(&self) -> bool {
+        self.problem.upper_ignores_x()
+    }
+
     fn terms(&self, level: Level) -> usize {
         self.problem.terms(level)
     }

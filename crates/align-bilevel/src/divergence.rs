@@ -1,4 +1,4 @@
-//! Sees that the outer gradient grows without bound, and that a start is not where it may be.
+//! Sees that the outer gradient grows without bound, that a lower level has no minimum, and that a start is not where it may be.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,56 @@ impl Watch {
         self.last = norm;
         match self.leaps >= 3 || norm > 1e6 * first {
             true => Err(BilevelError::Diverged { from: first, to: norm, outer }),
+            false => Ok(self),
+        }
+    }
+}
+
+/// What has to be remembered of the inner residuals to see that the lower level falls for ever.
+///
+/// Where it does, the copy that follows its minimiser walks away at a pace that does not fall. Steps are looked at in spans that
+/// double in length; what is said of a span is said of its residuals, and of how far from the origin it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Drift {
+    /// Steps so far.
+    steps: u64,
+    /// The least and the largest residual of this span.
+    pace: Option<(f64, f64)>,
+    /// Norms of the copy at the ends of the first and of the last span.
+    norms: Option<(f64, f64)>,
+    /// How many spans in a row it walked away.
+    spans: u32,
+}
+
+impl Drift {
+    /// The first span.
+    const FIRST: u64 = 32;
+
+    /// After one more outer step, which left this residual; `norm` is asked for at the ends of spans alone.
+    ///
+    /// No minimum is in reach if over three spans the residual stayed within a hundredth of itself while the norm grew by a third in
+    /// each, and tenfold in all. Under noise residuals vary by more, and nothing is said.
+    pub(crate) fn after(mut self, residual: f64, norm: impl FnOnce() -> f64) -> Result<Self, BilevelError> {
+        let (least, most) = self.pace.unwrap_or((residual, residual));
+        let (least, most) = (least.min(residual), most.max(residual));
+        self.pace = Some((least, most));
+        self.steps += 1;
+        if self.steps < Self::FIRST || !self.steps.is_power_of_two() {
+            return Ok(self);
+        }
+        let norm = norm();
+        let (first, last) = self.norms.unwrap_or((norm, norm));
+        let away = norm >= 4.0 / 3.0 * last && least >= 0.99 * most && least > 0.0;
+        self.spans = if self.norms.is_some() && away { self.spans + 1 } else { 0 };
+        (self.pace, self.norms) = (None, Some((first, norm)));
+        match self.spans >= 3 && norm >= 10.0 * first {
+            true => Err(BilevelError::UnboundedLowerLevel {
+                detail: format!(
+                    "the copy that follows its minimiser went from ‖z‖ = {first:.3e} to {norm:.3e} in {} steps, with a residual \
+                     that stays at {most:.3e}",
+                    self.steps - Self::FIRST
+                ),
+            }),
             false => Ok(self),
         }
     }
@@ -86,6 +136,26 @@ mod tests {
             .iter()
             .zip(0..)
             .try_fold(Watch::default(), |watch, (&norm, k)| watch.after(norm, unit_roundoff, k))
+    }
+
+    /// A copy that walks `pace(k)` at step k.
+    fn walked(steps: u64, pace: impl Fn(u64) -> f64) -> Result<Drift, BilevelError> {
+        let mut norm = 0.0;
+        (0..steps).try_fold(Drift::default(), |drift, k| {
+            norm += pace(k);
+            drift.after(pace(k), || norm)
+        })
+    }
+
+    #[test]
+    fn a_copy_that_walks_away_at_one_pace_follows_no_minimum() {
+        assert!(matches!(walked(512, |_| 0.1), Err(BilevelError::UnboundedLowerLevel { .. })));
+        // At 256 steps the norm has grown eightfold.
+        assert!(walked(511, |_| 0.1).is_ok());
+        // Something that is approached slowly, and noise about nothing.
+        assert!(walked(100_000, |k| 0.999f64.powi(k as i32)).is_ok());
+        assert!(walked(100_000, |k| 1.0 + 0.02 * (k % 2) as f64).is_ok());
+        assert!(walked(100_000, |_| 0.0).is_ok());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use align_core::draws::{Draws, Purpose};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::divergence::{Iterates, Watch, feasible};
+use crate::divergence::{Drift, Iterates, Watch, feasible};
 use crate::proximal::{followed, tracking_step};
 use crate::schedule::{check_count, check_step};
 use crate::{
@@ -186,6 +186,7 @@ pub struct DoubleLoop<X, Y> {
     z: Y,
     iteration: u64,
     watch: Watch,
+    drift: Drift,
     /// The random iterate, once the run has passed it.
     chosen: Option<X>,
 }
@@ -220,6 +221,7 @@ impl<X: Point, Y: Point> DoubleLoop<X, Y> {
             config,
             iteration: 0,
             watch: Watch::default(),
+            drift: Drift::default(),
             chosen: None,
         })
     }
@@ -325,13 +327,13 @@ impl<P: Problem> Solver<P> for DoubleLoop<P::X, P::Y> {
             StepScale::OnHyperGradient => config.alpha.at(k, config.outer_steps) / penalty.sigma,
         };
         let beta = config.beta.at(k, config.outer_steps);
-        let mut next = Iterates {
-            x: self.x.plus(-alpha, &difference),
-            y: followed(&self.y, beta, inner.y),
-            z: followed(&self.z, beta, inner.z),
-        };
+        let mut x = difference;
+        x.scale_add(-alpha, 1.0, &self.x);
+        let mut next =
+            Iterates { x, y: followed(&self.y, beta, inner.y), z: followed(&self.z, beta, inner.z) };
         oracle.problem().project_x(&mut next.x);
         next.check(k, inner.residual)?;
+        let drift = self.drift.after(inner.residual, || next.z.norm())?;
 
         // Nothing of the state was touched before all that can fail had succeeded.
         let left = std::mem::replace(&mut self.x, next.x);
@@ -339,7 +341,7 @@ impl<P: Problem> Solver<P> for DoubleLoop<P::X, P::Y> {
             self.chosen = Some(left);
         }
         (self.y, self.z) = (next.y, next.z);
-        self.watch = watch;
+        (self.watch, self.drift) = (watch, drift);
         self.iteration += 1;
         Ok(Step { iteration: k, sigma: Some(penalty.sigma), gradient_norm, residual: Some(inner.residual) })
     }

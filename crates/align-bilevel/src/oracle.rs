@@ -171,6 +171,29 @@ impl<'a, P: Problem> Oracle<'a, P> {
         self.checked("∇ₓ g(x, y) − ∇ₓ g(x, z)", difference, x.len())
     }
 
+    /// `D ← D + scale · ∇ₓ f`: one call, which costs nothing where f does not depend on x.
+    ///
+    /// # Errors
+    /// If it has the wrong length or is not finite.
+    pub fn add_upper_x(
+        &self,
+        difference: &mut P::X,
+        scale: f64,
+        x: &P::X,
+        y: &P::Y,
+        sample: &Sample,
+    ) -> Result<(), BilevelError> {
+        if self.problem.upper_ignores_x() {
+            self.count(|calls| {
+                calls.upper_x += 1;
+                calls.terms += self.size(Level::Upper, sample);
+            });
+            return Ok(());
+        }
+        difference.add_scaled(scale, &self.gradient_x(Level::Upper, x, y, sample)?);
+        Ok(())
+    }
+
     fn count(&self, add: impl FnOnce(&mut Calls)) {
         let mut calls = self.calls.get();
         add(&mut calls);

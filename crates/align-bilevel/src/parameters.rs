@@ -120,10 +120,13 @@ impl PartialEq for Parameters {
 impl Point for Parameters {
     // Tensors are taken out rather than cloned: one that nothing shares is then changed in place.
     fn add_scaled(&mut self, scale: f64, other: &Self) {
+        self.scale_add(1.0, scale, other);
+    }
+
+    fn scale_add(&mut self, factor: f64, scale: f64, other: &Self) {
         let sum = |(own, other): (Tensor<1>, &Tensor<1>)| {
             // A point read from a file lies on the default device until it meets a gradient.
-            let own = own.to_device(&other.device());
-            if scale == 1.0 { own + other.clone() } else { own + other.clone() * scale }
+            align_kernels::axpby(factor, own.to_device(&other.device()), scale, other)
         };
         self.tensors = std::mem::take(&mut self.tensors).into_iter().zip(&other.tensors).map(sum).collect();
     }

@@ -154,9 +154,9 @@ impl Penalty {
                 oracle.gradient_x(Level::Lower, x, y, &samples.lower)?.minus(&at_z)
             }
         };
-        difference.add_scaled(self.sigma, &oracle.gradient_x(Level::Upper, x, y, &samples.upper)?);
+        oracle.add_upper_x(&mut difference, self.sigma, x, y, &samples.upper)?;
         if self.difference == Difference::Central {
-            difference.add_scaled(self.sigma, &oracle.gradient_x(Level::Upper, x, z, &samples.upper)?);
+            oracle.add_upper_x(&mut difference, self.sigma, x, z, &samples.upper)?;
             difference.scale(0.5);
         }
         Ok(difference)

@@ -54,6 +54,11 @@ pub trait Problem: Sync {
         self.gradient_x(Level::Lower, x, y, sample).minus(&self.gradient_x(Level::Lower, x, z, sample))
     }
 
+    /// Whether ∇ₓ f is zero wherever it is taken: a solver then counts its calls and makes none.
+    fn upper_ignores_x(&self) -> bool {
+        false
+    }
+
     /// How many terms an objective is the mean of. One, unless it can be sampled.
     fn terms(&self, _level: Level) -> usize {
         1

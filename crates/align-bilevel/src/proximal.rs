@@ -82,8 +82,7 @@ pub fn moreau_envelope<Y: Point>(
 /// `(1 − β) anchor + β w`, in the memory of w.
 pub(crate) fn followed<Y: Point>(anchor: &Y, beta: f64, mut w: Y) -> Y {
     if beta != 1.0 {
-        w.scale(beta);
-        w.add_scaled(1.0 - beta, anchor);
+        w.scale_add(beta, 1.0 - beta, anchor);
     }
     w
 }
@@ -100,8 +99,7 @@ pub(crate) fn tracking_step<Y: Point>(
     project: impl Fn(&mut Y),
 ) -> Y {
     let pull = gamma / rho;
-    slope.scale(-gamma);
-    slope.add_scaled(1.0 - pull, w);
+    slope.scale_add(-gamma, 1.0 - pull, w);
     // What rounding would swallow is not computed: ρ is set so large where there is to be no proximal term.
     if 1.0 - pull != 1.0 {
         slope.add_scaled(pull, anchor);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::BilevelError;
+use crate::point::dot;
 
 /// A closed convex set with at least one point.
 ///
@@ -251,10 +252,6 @@ impl From<Set> for SetConfig {
     fn from(set: Set) -> Self {
         set.0
     }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 fn project_onto_ball(v: &mut [f64], centre: &[f64], radius: f64) {

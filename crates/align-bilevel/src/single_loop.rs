@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::divergence::{Iterates, Watch, feasible};
+use crate::divergence::{Drift, Iterates, Watch, feasible};
 use crate::proximal::{followed, tracking_step};
 use crate::schedule::{check_count, check_step};
 use crate::{
@@ -147,6 +147,7 @@ pub struct SingleLoop<X, Y> {
     before: Option<Before<X, Y>>,
     iteration: u64,
     watch: Watch,
+    drift: Drift,
 }
 
 impl<X: Point, Y: Point> SingleLoop<X, Y> {
@@ -177,6 +178,7 @@ impl<X: Point, Y: Point> SingleLoop<X, Y> {
             before: None,
             iteration: 0,
             watch: Watch::default(),
+            drift: Drift::default(),
         })
     }
 
@@ -265,6 +267,7 @@ impl<P: Problem> Solver<P> for SingleLoop<P::X, P::Y> {
         };
         oracle.problem().project_x(&mut next.x);
         next.check(k, residual)?;
+        let drift = self.drift.after(residual, || next.z.norm())?;
 
         // Nothing of the state was touched before all that can fail had succeeded.
         self.before = Some(Before {
@@ -274,7 +277,7 @@ impl<P: Problem> Solver<P> for SingleLoop<P::X, P::Y> {
             estimates: Estimates { upper_y, lower_y, lower_z, upper_x, difference_x },
         });
         (self.y, self.z) = (next.y, next.z);
-        self.watch = watch;
+        (self.watch, self.drift) = (watch, drift);
         self.iteration += 1;
         Ok(Step { iteration: k, sigma: Some(sigma), gradient_norm, residual: Some(residual) })
     }

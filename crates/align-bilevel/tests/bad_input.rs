@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use align_bilevel::problems::{Boxed, Quadratic};
 use align_bilevel::{
-    BilevelError, Count, Descent, DoubleLoop, DoubleLoopConfig, ErrorBoundConfig, Level, LevelBatches,
-    Oracle, Penalty, Point, Problem, Sample, Samples, Schedule, SingleLoop, SingleLoopConfig, Solver,
-    check_sigma, error_bound, moreau_envelope, proximal_point, psi_sigma,
+    BilevelError, Constrained, Count, Descent, DoubleLoop, DoubleLoopConfig, ErrorBoundConfig, Functions,
+    Level, LevelBatches, Oracle, Penalty, Point, Problem, Sample, Samples, Schedule, Set, SingleLoop,
+    SingleLoopConfig, Slopes, Solver, check_sigma, error_bound, moreau_envelope, proximal_point, psi_sigma,
 };
 use align_testkit::assert_close;
 
@@ -468,6 +468,46 @@ fn a_lower_level_without_a_minimum() {
     let text = message(found);
     assert!(text.starts_with("UnboundedLowerLevel: a descent went from a norm of 0 to 1"), "{text}");
     assert!(text.ends_with(": set C > 0 or bound Y"), "{text}");
+}
+
+/// The outcome of 2000 outer steps of both loops on g(y) = `lower`(y), given as value and slope, with f = (y − 1)²/2.
+fn both_loops(lower: fn(f64) -> (f64, f64), bounded: bool) -> [Result<(), BilevelError>; 2] {
+    let upper = |_: &[f64], y: &[f64]| Slopes {
+        value: (y[0] - 1.0).powi(2) / 2.0,
+        x: vec![0.0],
+        y: vec![y[0] - 1.0],
+    };
+    let lower = move |_: &[f64], y: &[f64]| {
+        let (value, slope) = lower(y[0]);
+        Slopes { value, x: vec![0.0], y: vec![slope] }
+    };
+    let y = if bounded { Set::bounds(vec![-5.0], vec![5.0]).unwrap() } else { Set::whole() };
+    let problem = Constrained { problem: Functions { upper, lower }, x: Set::whole(), y };
+    let start = || vec![0.0];
+    let mut double =
+        DoubleLoop::new(DoubleLoopConfig::default(), &problem, start(), start(), start()).unwrap();
+    let mut single =
+        SingleLoop::new(SingleLoopConfig::default(), &problem, start(), start(), start()).unwrap();
+    let oracle = Oracle::new(&problem);
+    [
+        (0..2000).try_for_each(|_| double.step(&oracle).map(|_| ())),
+        (0..2000).try_for_each(|_| single.step(&oracle).map(|_| ())),
+    ]
+}
+
+#[test]
+fn a_lower_level_that_falls_for_ever_under_both_loops() {
+    for outcome in both_loops(|y| (y, 1.0), false) {
+        let text = message(outcome);
+        assert!(
+            text.starts_with("UnboundedLowerLevel: the copy that follows its minimiser went from"),
+            "{text}"
+        );
+    }
+    // A bound on Y is a minimum, and so is the end of a long slope.
+    assert_eq!(both_loops(|y| (y, 1.0), true), [Ok(()), Ok(())]);
+    let slope = |y: f64| if y < -30.0 { (y + (y + 30.0).powi(2), 1.0 + 2.0 * (y + 30.0)) } else { (y, 1.0) };
+    assert_eq!(both_loops(slope, false)[0], Ok(()));
 }
 
 #[test]

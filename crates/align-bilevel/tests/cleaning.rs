@@ -386,6 +386,7 @@ fn the_defaults_clean_too_and_each_setting_matters() {
         CleanConfig { inner_step: Some(0.3.try_into().unwrap()), ..base.clone() },
         CleanConfig { rho: Some(1.0.try_into().unwrap()), ..base.clone() },
         CleanConfig { batch, ..base.clone() },
+        CleanConfig { outer_batch: batch, ..base.clone() },
     ] {
         assert_ne!(weights(&other), found, "{other:?}");
     }

@@ -265,6 +265,7 @@ fn many() -> LinearWorldConfig {
 fn batched(outer_steps: u64) -> CleanConfig {
     CleanConfig {
         batch: NonZeroUsize::new(256),
+        outer_batch: NonZeroUsize::new(256),
         inner_steps: NonZeroUsize::new(1).unwrap(),
         inner_step: Some(0.5.try_into().unwrap()),
         sigma: Schedule::constant(0.1),
@@ -278,7 +279,7 @@ fn fifty_thousand_weights_are_tuned_in_batches() {
     let world = many().draw();
     let problem = cleaning(pairs(&many(), Reward::net(16, 32, DType::F32), DType::F32));
     let started = Instant::now();
-    let config = CleanConfig { outer_step: 3.0.try_into().unwrap(), ..batched(600) };
+    let config = CleanConfig { outer_step: 10.0.try_into().unwrap(), ..batched(600) };
     let found = clean(&problem, problem.examples().start(), &config, go).unwrap();
     let area = auc(&found.weights, &world.flips.mask).unwrap();
     println!("50 000 weights: AUC {area:.4} after {:?}", started.elapsed());

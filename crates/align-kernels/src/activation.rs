@@ -1,4 +1,4 @@
-//! Activations of the feed-forward layers: SwiGLU, GeGLU and GELU.
+//! Activations of the feed-forward layers: SwiGLU, GeGLU, GELU and tanh.
 
 use burn::Tensor;
 
@@ -74,6 +74,21 @@ pub fn gelu<const D: usize>(x: Tensor<D>, approximation: Approximation) -> Tenso
         return crate::flex::activate(x, approximation.into());
     }
     plain::gelu(x, approximation)
+}
+
+/// `tanh(x)`: on Flex several times as fast as the tensor's own, which calls the C library for every number.
+///
+/// # Shapes
+/// Any.
+///
+/// # Gradient
+/// `1 − tanh²(x)`; only the input is kept.
+pub fn tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if crate::device::is_fused(&x) {
+        return crate::flex::activate(x, crate::flex::Activation::Tanh);
+    }
+    plain::tanh(x)
 }
 
 /// `a + b`: the residual connection.

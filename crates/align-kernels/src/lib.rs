@@ -16,7 +16,7 @@
 //! | decoding from a cache | [`KeyValueCache`], [`cache_attention`] |
 //! | log-probabilities without the logits | [`token_log_probs`], [`HeadOptions`], [`TokenLogProbs`] |
 //! | products with weights, fast for the few rows of a decoding step | [`linear`], [`WeightLayout`] |
-//! | the optimizer's pass over memory | [`adamw`], [`square_sums`] |
+//! | the optimizer's pass over memory | [`adamw`], [`axpby`], [`square_sums`] |
 //! | whether the kernels serve a tensor | [`is_fused`] |
 //! | freed memory stays in the process | [`tune_allocator`] |
 //!
@@ -60,7 +60,7 @@ mod optimizer;
 pub mod plain;
 mod rotary;
 
-pub use activation::{Approximation, add, geglu, gelu, swiglu};
+pub use activation::{Approximation, add, geglu, gelu, swiglu, tanh};
 pub use allocator::tune_allocator;
 pub use attention::{AttentionOptions, attention, cache_attention};
 pub use cache::KeyValueCache;
@@ -68,5 +68,5 @@ pub use device::is_fused;
 pub use linear::{WeightLayout, linear};
 pub use log_probs::{HeadOptions, TokenLogProbs, token_log_probs};
 pub use norm::{layer_norm, rms_norm};
-pub use optimizer::{AdamWState, AdamWStep, adamw, square_sums};
+pub use optimizer::{AdamWState, AdamWStep, adamw, axpby, square_sums};
 pub use rotary::{RotaryTable, Rotation, rope};

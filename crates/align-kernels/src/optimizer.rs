@@ -70,6 +70,25 @@ pub fn adamw(state: AdamWState, gradient: Tensor<1>, step: &AdamWStep) -> AdamWS
     plain::adamw(state, gradient, step)
 }
 
+/// `a·x + b·y`, as in BLAS: on Flex one pass over memory, in place where nothing else holds x.
+///
+/// # Shapes
+/// Both `[N]`.
+///
+/// # Gradient
+/// None: everything is untracked.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn axpby(a: f64, x: Tensor<1>, b: f64, y: &Tensor<1>) -> Tensor<1> {
+    assert_eq!(x.dims(), y.dims(), "axpby: x and y must have one length");
+    #[cfg(feature = "flex")]
+    if [&x, y].into_iter().all(|tensor| crate::device::is_fused(tensor) && !tensor.is_autodiff()) {
+        return crate::flex::axpby(a, x, b, y);
+    }
+    plain::axpby(a, x, b, y)
+}
+
 /// `Σ x²` of each tensor: the squared norms that clipping wants.
 ///
 /// Summed in f32 within blocks of fixed size and in f64 across them on Flex, so that the result does not depend on the number

@@ -3,7 +3,7 @@
 mod common;
 
 use align_kernels::{
-    Approximation, RotaryTable, Rotation, geglu, gelu, layer_norm, plain, rms_norm, rope, swiglu,
+    Approximation, RotaryTable, Rotation, geglu, gelu, layer_norm, plain, rms_norm, rope, swiglu, tanh,
 };
 use burn::Tensor;
 use burn::tensor::{Device, Int};
@@ -33,6 +33,17 @@ fn gelu_equals_its_composition() {
             });
         }
     }
+}
+
+#[test]
+fn tanh_equals_its_composition() {
+    for n in [1, 1001, 20_001] {
+        for scale in [0.1, 1.0, 12.0] {
+            check(&[n], scale, ROUNDING, &|x| tanh(x[0].clone()), &|x| plain::tanh(x[0].clone()));
+        }
+    }
+    let ends = tanh(tensor(&[-3e38, -20.0, 0.0, 20.0, 3e38], burn::tensor::DType::F32, &Device::flex()));
+    assert_eq!(host(ends), [-1.0, -1.0, 0.0, 1.0, 1.0]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use align_kernels::{AdamWState, AdamWStep, WeightLayout, adamw, add, linear, plain, square_sums};
+use align_kernels::{AdamWState, AdamWStep, WeightLayout, adamw, add, axpby, linear, plain, square_sums};
 use burn::Tensor;
 use burn::tensor::{DType, Device};
 use common::{ROUNDING, assert_near, check, host, numbers, tensor};
@@ -146,6 +146,25 @@ fn adamw_updates_a_view_of_a_larger_tensor() {
     assert_near("parameter", &host(found.parameter), &host(expected.parameter), 1e-6);
     assert_near("second", &host(found.second), &host(expected.second), 1e-6);
     assert_eq!(host(large), host(make(1)));
+}
+
+#[test]
+fn weighted_sums_equal_their_composition() {
+    for n in [1, 13, 40_001] {
+        let make = |seed, dtype| tensor(&numbers(n, seed), dtype, &Device::flex());
+        let shared = make(1, DType::F32);
+        for (a, b) in [(1.0, 0.5), (-0.25, 1.0), (0.9, -0.1)] {
+            let found = axpby(a, shared.clone(), b, &make(2, DType::F32));
+            let expected = plain::axpby(a, make(1, DType::F64), b, &make(2, DType::F64));
+            // Two factors and two products that are rounded, and their sum.
+            assert_near("a·x + b·y", &host(found), &host(expected), 3e-7);
+        }
+        assert_eq!(host(shared), host(make(1, DType::F32)), "a shared tensor is left alone");
+    }
+    let part = |seed, from| tensor(&numbers(50, seed), DType::F32, &Device::flex()).narrow(0, from, 20);
+    let (found, expected) =
+        (axpby(2.0, part(1, 10), 3.0, &part(2, 5)), plain::axpby(2.0, part(1, 10), 3.0, &part(2, 5)));
+    assert_near("views of larger tensors", &host(found), &host(expected), 3e-7);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cleaning::Cleaning;
 use super::examples::{ExampleSet, Examples};
 use super::metrics::effective_sample_size;
+use super::weights::Weights;
 use crate::{
     BilevelError, Calls, Count, DoubleLoop, DoubleLoopConfig, LevelBatches, Oracle, Problem, Schedule,
     Smoothness, Solver, Step, Warning, run,
@@ -23,7 +24,8 @@ pub struct CleanConfig {
     pub sigma: Schedule,
     /// Steps of the weights.
     pub outer_steps: u64,
-    /// The step of the weights' logits, times the number of logits: each one's gradient is its share of a mean.
+    /// The step of the weights' logits, times how many share a gradient: of examples those in a step of the weights, since each
+    /// one's gradient is its share of a mean over these; of sources all.
     pub outer_step: Positive,
     /// Steps of both models for each step of the weights.
     pub inner_steps: NonZeroUsize,
@@ -33,8 +35,11 @@ pub struct CleanConfig {
     /// ρ of a proximal term in both models' steps. Without one by default: C makes the lower level strongly convex for linear
     /// models, and public code does without for networks.
     pub rho: Option<Positive>,
-    /// Examples of either set in each gradient; all by default. A trusted set smaller than this is taken whole.
+    /// Examples of either set in each step of the models; all by default. A trusted set smaller than this is taken whole.
     pub batch: Option<NonZeroUsize>,
+    /// Training examples in each step of the weights; all by default, since it takes two forward passes and no gradient of a
+    /// model. A smaller batch moves the weights of its own examples only.
+    pub outer_batch: Option<NonZeroUsize>,
     /// Of the batches.
     pub seed: u64,
 }
@@ -51,6 +56,7 @@ impl Default for CleanConfig {
             inner_step: None,
             rho: None,
             batch: None,
+            outer_batch: None,
             seed: 0,
         }
     }
@@ -70,15 +76,23 @@ impl CleanConfig {
             upper: self.batch.map(|size| Count::constant(upper(size))),
             lower: self.batch.map(|size| Count::constant(size.get())),
         };
+        let weights = problem.weights();
+        let sharing = match (weights, self.outer_batch) {
+            (Weights::PerExample { .. }, Some(batch)) => batch.get(),
+            _ => weights.len(),
+        };
         DoubleLoopConfig {
             outer_steps: self.outer_steps,
             sigma: self.sigma,
             rho,
             inner_steps: Count::constant(self.inner_steps.get()),
             gamma: gamma.map_or(defaults.gamma, Schedule::constant),
-            alpha: Schedule::constant(self.outer_step.get() * problem.weights().len() as f64),
+            alpha: Schedule::constant(self.outer_step.get() * sharing as f64),
             inner_batch: batch,
-            outer_batch: batch,
+            outer_batch: LevelBatches {
+                lower: self.outer_batch.map(|size| Count::constant(size.get())),
+                ..batch
+            },
             seed: self.seed,
             ..defaults
         }

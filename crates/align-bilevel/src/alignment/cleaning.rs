@@ -157,6 +157,10 @@ impl<E: Examples> Problem for Cleaning<E> {
         self.weights.gradient(x, &rows, &losses)
     }
 
+    fn upper_ignores_x(&self) -> bool {
+        true
+    }
+
     fn terms(&self, level: Level) -> usize {
         self.examples.count(match level {
             Level::Upper => ExampleSet::Trusted,

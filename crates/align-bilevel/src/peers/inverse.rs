@@ -72,8 +72,7 @@ pub fn conjugate_gradients<Y: Point>(
         v.add_scaled(stride, &direction);
         rest.add_scaled(-stride, &image);
         let next = rest.dot(&rest);
-        direction.scale(next / square);
-        direction.add_scaled(1.0, &rest);
+        direction.scale_add(next / square, 1.0, &rest);
         square = next;
     }
     Ok(LinearSolution { v, residual: square.sqrt(), products })

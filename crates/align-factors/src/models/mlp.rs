@@ -76,7 +76,7 @@ impl Network for Mlp {
     fn forward(&self, rows: Tensor<2>) -> Tensor<1> {
         let (last, hidden) = self.layers.split_last().expect("there is an output layer");
         let bend = |x: Tensor<2>| match self.activation {
-            Activation::Tanh => activation::tanh(x),
+            Activation::Tanh => align_kernels::tanh(x),
             Activation::Relu => activation::relu(x),
         };
         let x = hidden.iter().fold(rows, |x, layer| bend(layer.forward(x)));

@@ -25,6 +25,8 @@ pub(crate) enum Activation {
     GeluExact,
     /// `x·Φ(x)` by the tanh approximation.
     GeluTanh,
+    /// `tanh(x)`.
+    Tanh,
 }
 
 impl From<Approximation> for Activation {
@@ -61,6 +63,13 @@ fn gelu_tanh(x: f32) -> (f32, f32) {
     (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * bounded * (1.0 - t * t) * inner)
 }
 
+#[inline(always)]
+fn hyperbolic_tangent(x: f32) -> (f32, f32) {
+    // 1/cosh², without the cancellation of 1 − tanh² far out.
+    let e = exp(-2.0 * x.abs());
+    (tanh(x), 4.0 * e / ((1.0 + e) * (1.0 + e)))
+}
+
 /// Calls `$run` with the activation's function, so that each loop is compiled for each function.
 macro_rules! with_function {
     ($activation:expr, $run:expr) => {
@@ -68,6 +77,7 @@ macro_rules! with_function {
             Activation::Silu => $run(silu),
             Activation::GeluExact => $run(gelu_exact),
             Activation::GeluTanh => $run(gelu_tanh),
+            Activation::Tanh => $run(hyperbolic_tangent),
         }
     };
 }

@@ -29,7 +29,7 @@ use crate::{AttentionOptions, HeadOptions, Rotation, TokenLogProbs, WeightLayout
 pub(crate) use activation::Activation;
 pub(crate) use cache_attention::cache_attention;
 pub(crate) use linear::linear;
-pub(crate) use optimizer::{adamw, square_sum};
+pub(crate) use optimizer::{adamw, axpby, square_sum};
 
 use attention::View;
 use log_probs::Head;

@@ -1,4 +1,4 @@
-//! AdamW in place, and sums of squares.
+//! AdamW and weighted sums in place, and sums of squares.
 
 use burn::Tensor;
 use burn::backend::Flex;
@@ -51,6 +51,30 @@ pub(crate) fn adamw(state: AdamWState, gradient: Tensor<1>, step: &AdamWStep) ->
     }
     let [parameter, first, second] = [parameter, first, second].map(Tensor::from_primitive::<Flex>);
     AdamWState { parameter, first, second }
+}
+
+/// See [`axpby`](crate::axpby).
+pub(crate) fn axpby(a: f64, x: Tensor<1>, b: f64, y: &Tensor<1>) -> Tensor<1> {
+    let (mut x, y) = (whole(primitive(x)), primitive(y.clone()));
+    let (a, b) = (a as f32, b as f32);
+    let work = |x: &mut [f32], y: &[f32]| {
+        let y = &y[..x.len()];
+        vectorised(
+            #[inline(always)]
+            || {
+                for i in 0..x.len() {
+                    x[i] = a * x[i] + b * y[i];
+                }
+            },
+        );
+    };
+    let (xs, ys) = (x.storage_mut(), values(&y));
+    if ys.len() <= SERIAL {
+        work(xs, ys);
+    } else {
+        xs.par_chunks_mut(CHUNK).zip(ys.par_chunks(CHUNK)).for_each(|(x, y)| work(x, y));
+    }
+    Tensor::from_primitive::<Flex>(x)
 }
 
 /// The tensor with a storage that holds its numbers and no others, so that it can be written as a whole.

@@ -9,7 +9,7 @@ mod optimizer;
 
 pub use attention::{attention, cache_attention, hidden_keys};
 pub use log_probs::token_log_probs;
-pub use optimizer::{adamw, square_sums};
+pub use optimizer::{adamw, axpby, square_sums};
 
 use burn::Tensor;
 use burn::tensor::activation;
@@ -36,6 +36,11 @@ pub fn gelu<const D: usize>(x: Tensor<D>, approximation: Approximation) -> Tenso
             inner.tanh().add_scalar(1.0) * x * 0.5
         }
     }
+}
+
+/// See [`tanh`](crate::tanh).
+pub fn tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.tanh()
 }
 
 /// See [`rms_norm`](crate::rms_norm).

@@ -16,6 +16,12 @@ pub fn adamw(state: AdamWState, gradient: Tensor<1>, step: &AdamWStep) -> AdamWS
     AdamWState { parameter: parameter - direction, first, second }
 }
 
+/// See [`axpby`](crate::axpby).
+pub fn axpby(a: f64, x: Tensor<1>, b: f64, y: &Tensor<1>) -> Tensor<1> {
+    let scaled = |factor: f64, tensor: Tensor<1>| if factor == 1.0 { tensor } else { tensor * factor };
+    scaled(a, x) + scaled(b, y.clone())
+}
+
 /// See [`square_sums`](crate::square_sums); one transfer for all of them.
 pub fn square_sums(tensors: &[&Tensor<1>]) -> Vec<f64> {
     if tensors.is_empty() {

@@ -53,10 +53,6 @@ pub(crate) struct CleanStage {
     /// σ and the steps of both levels.
     #[serde(default)]
     pub(crate) cleaning: CleanConfig,
-    /// Pairs in each step of the weights, instead of `cleaning.batch`: a batch that is smaller than the data moves the weights of
-    /// its own pairs only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) outer_batch: Option<std::num::NonZeroUsize>,
     /// C of the lower level, which keeps its minimum within reach.
     #[serde(default = "ridge")]
     pub(crate) ridge: Positive,

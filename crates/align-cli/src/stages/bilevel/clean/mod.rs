@@ -22,10 +22,10 @@ mod solve;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use align_bilevel::DoubleLoop;
 use align_bilevel::alignment::{
     CleanConfig, Cleaning, CleaningWarning, ModulePairs, auc, detection, effective_sample_size,
 };
-use align_bilevel::{Count, DoubleLoop, LevelBatches};
 use align_core::Draws;
 use align_core::number::NonNegative;
 use align_models::{Normalization, RewardModel};
@@ -164,12 +164,8 @@ fn weigh<'a>(arms: &Arms<'a>, recipe: &RecipeText, problem: &'a Problem) -> Resu
     let few = NonZeroUsize::new(stage.training.minibatch.min(pairs.training.len()));
     let cleaning =
         CleanConfig { batch: stage.cleaning.batch.or(few), seed: stage.seed, ..stage.cleaning.clone() };
-    let mut settings = cleaning.solver(problem);
-    // The step of the weights needs no gradient of the model: two forward passes, in pieces.
-    let outer = stage.outer_batch.map(|size| Count::constant(size.get()));
-    settings.outer_batch = LevelBatches { lower: outer, ..settings.inner_batch };
-    let y = problem.examples().start();
-    let solver = DoubleLoop::new(settings, problem, problem.weights().start(), y.clone(), y)
+    let (x, y) = (problem.weights().start(), problem.examples().start());
+    let solver = DoubleLoop::new(cleaning.solver(problem), problem, x, y.clone(), y)
         .with_context(|| format!("`{name}`: `cleaning` does not go with these pairs"))?;
     let mut weighing = Weighing::new(problem, solver, pairs.flipped());
     let shown = ["clean/hyper_gradient", "clean/effective_sample_size", "clean/auc"];
