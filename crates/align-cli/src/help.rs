@@ -101,7 +101,7 @@ three models on the plane through them and draws it.
 pub(crate) const MERGE: &str = "\
 CONFIG.yml has `models` or `slices`, `merge_method`, perhaps `base_model`, `parameters`, `dtype`, `tokenizer_source`. Models are
 folders, hub ids, `model@revision` or `model+adapter`. Values may be lists (from the first layer to the last) or depend on tensors'
-names ({ filter: mlp, value: 0.5 }). What has no meaning is refused with its line. Memory is that of the largest tensor in all
+names ({ filter: mlp, value: 0.5 }). What has no meaning is refused with its line. Memory is a few MB, whatever the size of the
 models.
 Methods: linear, slerp, nuslerp, multislerp, karcher, task_arithmetic, ties, dare_linear, dare_ties, della, della_linear,
 breadcrumbs, breadcrumbs_ties, model_stock, sce, passthrough.

@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use align_soup::merge::{MergeConfig, MergeOptions, ModelPath, merge_folders};
 use align_soup::{
     SoupError, SoupOptions, SoupReport, Source, Weights, checkpoint_id, soup_adapters, soup_folders,
 };
@@ -226,6 +227,36 @@ fn blocks_of_a_large_tensor_agree_with_the_product_as_a_whole() {
         })
         .collect();
     assert_eq!(values(&read(&out)["w.weight"]), expected); // the same sums in the same order
+}
+
+#[test]
+fn a_merge_takes_a_model_with_its_adapter_as_the_merged_model() {
+    let root = tempdir().unwrap();
+    // More than a chunk, so that the product is made anew in every pass.
+    let (rows, columns) = (260, 300);
+    let weight = f32s(&numbers(rows * columns, 1), &[rows, columns]);
+    let base = checkpoint(root.path(), "base", &tensors(&[("w.weight", weight)]));
+    let list = [
+        ("w.lora_A.weight", f32s(&numbers(2 * columns, 2), &[2, columns])),
+        ("w.lora_B.weight", f32s(&numbers(2 * rows, 3), &[rows, 2])),
+    ];
+    let adapter = adapter(root.path(), "adapter", plain(2, 1.0), &list);
+    soup(&[Source::adapted(base, adapter)], &[1.0], &root.path().join("whole")).unwrap();
+    let resolve = |model: &ModelPath| Ok::<PathBuf, _>(root.path().join(&model.path));
+    let merged = |model: &str, method: &str, parameters: &str| {
+        let text = format!(
+            "models: [{{ model: {model}, parameters: {{ {parameters} }} }}]\nmerge_method: {method}\nbase_model: base\n"
+        );
+        let out = root.path().join(format!("{model}-{method}"));
+        let config = MergeConfig::from_yaml("m.yml", &text).unwrap();
+        merge_folders(&config, &resolve, &MergeOptions::default(), &out).unwrap();
+        read(&out)["w.weight"].bytes.clone()
+    };
+    for (method, parameters) in [("ties", "weight: 1, density: 0.3"), ("task_arithmetic", "weight: 0.5")] {
+        let found = merged("base+adapter", method, parameters);
+        assert!(found == merged("whole", method, parameters), "{method}");
+        assert!(found != read(&root.path().join("base"))["w.weight"].bytes, "{method} changes something");
+    }
 }
 
 #[test]

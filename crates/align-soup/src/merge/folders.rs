@@ -19,8 +19,9 @@ use crate::error::SoupError;
 
 /// Merges checkpoint folders as a configuration in mergekit's form says.
 ///
-/// Memory is that of the largest tensor in all models and the result, and 256 MiB for reading ahead; methods whose
-/// coefficients are known beforehand (`linear`, `passthrough`) need a few MB. Inputs may be f64, f32, f16 and bf16, mixed if
+/// Memory is a few hundred KiB for each model and thread, whatever the size of the tensors: methods that need norms or ranks
+/// of a tensor read it again, from the system's cache. Beside that, embeddings whose rows are rearranged for another
+/// vocabulary are in memory whole, and DELLA keeps a byte for each value of a tensor. Inputs may be f64, f32, f16 and bf16, mixed if
 /// need be; arithmetic is in f64 and the result rounded once. Configuration and tokenizer are the base's, or the first
 /// model's. The configuration is written beside the weights as `mergekit_config.yml`; which weights went in, by which
 /// method and from which ancestor is in `align.json`.
@@ -61,7 +62,7 @@ pub fn merge_folders(
 }
 
 /// [`merge_folders`] that reports its progress and stops with [`SoupError::Interrupted`], leaving nothing behind, when
-/// `observe` breaks. `observe` is called from several threads, once for each tensor or each few hundred KB.
+/// `observe` breaks. `observe` is called from several threads, once for each few hundred KB.
 ///
 /// # Errors
 /// As [`merge_folders`].

@@ -43,6 +43,13 @@ struct Seen {
     written: Vec<(Block, u128)>,
 }
 
+impl Seen {
+    fn extend(&mut self, other: Self) {
+        self.read.extend(other.read);
+        self.written.extend(other.written);
+    }
+}
+
 /// Merges every tensor of `plan` into `outputs`.
 pub(crate) fn run(
     plan: &MergePlan,
@@ -238,39 +245,22 @@ impl Runner<'_> {
             Work::Merge(parameters) => parameters,
             Work::Copy | Work::Constant => &passed,
         };
-        // The base first, then the models.
-        let (base, models): (Vec<usize>, Vec<usize>) =
+        let (base, others): (Vec<usize>, Vec<usize>) =
             (0..values.len()).partition(|&position| Some(position) == recipe.base);
-        let models_values: Vec<Values<'_>> = models.iter().map(|&position| values[position]).collect();
+        let models: Vec<Values<'_>> = others.iter().map(|&position| values[position]).collect();
         let task = TensorTask {
             name: &planned.tensor.name,
             shape: &planned.tensor.shape,
             base: base.first().map(|&position| values[position]),
-            models: &models_values,
+            models: &models,
             parameters,
             seed: self.seed,
         };
-        let members: Vec<usize> = base.iter().chain(&models).copied().collect();
+        let members: Vec<usize> = base.into_iter().chain(others).collect();
         let store = |range: Range<usize>, parts: &[Part<'_>], merged: &[u8]| {
-            let block = |tensor| Block { tensor, start: range.start as u64, values: range.len() as u64 };
-            // While all of it is still in the cache. Rows that were rearranged are none of the model's.
-            let read = match &recipe.rows {
-                Some(_) => Vec::new(),
-                None => members
-                    .iter()
-                    .zip(parts)
-                    .map(|(&member, part)| {
-                        let model = recipe.models[member];
-                        let tensor = self.positions[model][planned.sources[member].name.as_str()];
-                        (model, block(tensor), fingerprint(part.bytes))
-                    })
-                    .collect(),
-            };
-            let written = (block(index), fingerprint(merged));
-            let mut seen = seen.lock().expect("no thread panics while it holds this");
-            seen.read.extend(read);
-            seen.written.push(written);
-            drop(seen);
+            // While all of it is still in the cache.
+            let chunk = self.see(index, &members, &range, parts, merged);
+            seen.lock().expect("no thread panics while it holds this").extend(chunk);
             self.write(planned, (range.start * dtype.size()) as u64, merged)
         };
         let warnings = task.merge(dtype, &store).map_err(|source| match source {
@@ -282,6 +272,30 @@ impl Runner<'_> {
             },
         })?;
         Ok((warnings, seen.into_inner().expect("no thread panics while it holds this")))
+    }
+
+    /// Fingerprints of a merged chunk and of what it was made of: the parts of `members`, by their places in the recipe.
+    fn see(
+        &self,
+        index: usize,
+        members: &[usize],
+        range: &Range<usize>,
+        parts: &[Part<'_>],
+        merged: &[u8],
+    ) -> Seen {
+        let (planned, recipe) = (&self.plan.layout.tensors[index], &self.plan.recipes[index]);
+        let block = |tensor| Block { tensor, start: range.start as u64, values: range.len() as u64 };
+        let of_member = |(&member, part): (&usize, &Part<'_>)| {
+            let model = recipe.models[member];
+            let tensor = self.positions[model][planned.sources[member].name.as_str()];
+            (model, block(tensor), fingerprint(part.bytes))
+        };
+        let read = match &recipe.rows {
+            None => members.iter().zip(parts).map(of_member).collect(),
+            // Rows that were rearranged are none of the model's.
+            Some(_) => Vec::new(),
+        };
+        Seen { read, written: vec![(block(index), fingerprint(merged))] }
     }
 
     /// Fingerprints of the tensors that one of the result is made of.
