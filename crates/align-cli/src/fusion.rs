@@ -113,6 +113,12 @@ impl FusionFile {
         &self.members.base.folder
     }
 
+    /// The folders of all members and of their adapters.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        let of_member = |(_, place): (String, &Place)| [Some(place.folder.clone()), place.adapter.clone()];
+        self.members.iter().flat_map(of_member).flatten().collect()
+    }
+
     /// The configuration with the members' places as a file in `home` has to say them.
     pub(crate) fn config_in(&self, home: &Path, run: &Path) -> Result<FusionConfig> {
         let mut config = self.config.clone();

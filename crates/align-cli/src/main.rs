@@ -8,6 +8,7 @@ mod device;
 mod drive;
 mod expert_weights;
 mod fusion;
+mod held;
 mod help;
 mod interrupt;
 mod judge;

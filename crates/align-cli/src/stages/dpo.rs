@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use align_core::{Completions, Draws, Frozen};
+use align_core::{CausalLm, Completions, Draws, Frozen, Reference};
 use align_data::Batches as Order;
 use align_data::encode::{Encoder, PreferenceExample, PromptResponse};
 use align_data::rows::{LabelledRow, PreferenceRow};
@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 
 use super::averaged::Averaged;
 use super::{adapters, save_average, save_policy};
-use crate::context::{Context, Start, transformer};
+use crate::context::{Context, Start};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
-use crate::judge::same_tokens;
+use crate::held::Held;
 use crate::progress::working;
 use crate::recipe::preference::DpoStage;
 
@@ -33,13 +33,10 @@ pub(super) fn run(
     context: &Context,
 ) -> Result<Value> {
     let Start { folder: start, model: base, encoder } = context.start(&stage.model, &stage.encode)?;
-    let reference = match &stage.reference {
-        None => Frozen::new(&base),
-        Some(reference) => {
-            let folder = context.model(reference)?;
-            same_tokens(&encoder, &folder)?;
-            Frozen::new(&transformer(&folder, &context.device)?)
-        }
+    let mut held = Held::default();
+    let reference: Box<dyn CausalLm> = match &stage.reference {
+        None => Box::new(Frozen::new(&base)),
+        Some(reference) => held.open(reference, &encoder, context)?,
     };
     let policy = match &stage.lora {
         None => base,
@@ -49,10 +46,11 @@ pub(super) fn run(
         }
     };
     let training = Training { name, stage, recipe, folder, context, encoder: &encoder, start: &start };
-    let (model, summary) = match &stage.kto {
-        None => training.on_pairs(policy, &reference)?,
-        Some(_) => training.on_ratings(policy, &reference)?,
+    let trained = match &stage.kto {
+        None => training.on_pairs(policy, &reference),
+        Some(_) => training.on_ratings(policy, &reference),
     };
+    let (model, summary) = held.explained(trained)?;
     save_policy(folder, &start, &model, stage.lora.is_some())?;
     Ok(summary)
 }
@@ -68,7 +66,7 @@ struct Training<'a> {
 }
 
 impl Training<'_> {
-    fn on_pairs(self, policy: Transformer, reference: &Frozen<Transformer>) -> Result<(Transformer, Value)> {
+    fn on_pairs(self, policy: Transformer, reference: &dyn Reference) -> Result<(Transformer, Value)> {
         let (stage, device) = (self.stage, &self.context.device);
         let rows = data::rows::<PreferenceRow>(&stage.data, self.context)?;
         let encode = |encoder: &Encoder, row: &PreferenceRow| encoder.encode_preference(row);
@@ -101,11 +99,7 @@ impl Training<'_> {
         self.train(policy, objective, batches, held_out_batches, (count, held_out.len()), rows.path, &shown)
     }
 
-    fn on_ratings(
-        self,
-        policy: Transformer,
-        reference: &Frozen<Transformer>,
-    ) -> Result<(Transformer, Value)> {
+    fn on_ratings(self, policy: Transformer, reference: &dyn Reference) -> Result<(Transformer, Value)> {
         let (stage, device) = (self.stage, &self.context.device);
         let config = stage.kto.expect("asked for by whoever calls");
         if stage.sft_coef.get() > 0.0 {
@@ -164,7 +158,7 @@ impl Training<'_> {
             .with_evaluation(Evaluation { every: stage.training.evaluate_every, batches: held_out.clone() });
         let mut inputs = vec![start.to_owned(), path];
         if let Some(reference) = &stage.reference {
-            inputs.push(context.model(reference)?);
+            inputs.extend(context.read_inputs(reference)?);
         }
         let job = Job {
             inputs,
@@ -222,7 +216,7 @@ fn ratings(examples: Vec<(PromptResponse, bool)>) -> Vec<Rated> {
         .collect()
 }
 
-fn anchor(rows: &mut [Rated], reference: &Frozen<Transformer>, microbatch: usize, device: &Device) {
+fn anchor(rows: &mut [Rated], reference: &dyn Reference, microbatch: usize, device: &Device) {
     let answers: Vec<(&[u32], &[u32])> =
         rows.iter().map(|row| (row.prompt.as_slice(), row.response.as_slice())).collect();
     let sums = row_sums(reference, &answers, microbatch, device);
@@ -230,12 +224,7 @@ fn anchor(rows: &mut [Rated], reference: &Frozen<Transformer>, microbatch: usize
 }
 
 /// The rows of a step with each other's answers, measured by the reference.
-fn mismatched(
-    rows: &[&Rated],
-    reference: &Frozen<Transformer>,
-    microbatch: usize,
-    device: &Device,
-) -> Mismatched {
+fn mismatched(rows: &[&Rated], reference: &dyn Reference, microbatch: usize, device: &Device) -> Mismatched {
     let rows = mismatched_rows(rows);
     let answers: Vec<(&[u32], &[u32])> =
         rows.iter().map(|(prompt, response)| (prompt.as_slice(), response.as_slice())).collect();

@@ -18,8 +18,8 @@ use super::{adapters, complete, save_average, save_policy};
 use crate::context::{self, Context, transformer};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
+use crate::held::Held;
 use crate::judge::{Judge, judge, same_tokens};
-use crate::language_model::{Failures, tokenizer_folder};
 use crate::recipe::stage::{PpoStage, StageKind};
 use crate::recipe::vary::put;
 
@@ -54,7 +54,7 @@ fn one_seed(
     folder: &Path,
     context: &Context,
 ) -> Result<Value> {
-    let Start { parts, encoder, inputs, start, failures } = start(title, stage, seed, context)?;
+    let Start { parts, encoder, inputs, start, held } = start(title, stage, seed, context)?;
     let mut config = stage.ppo.clone();
     config.seed = seed;
     if config.stop_token_ids.is_empty() {
@@ -82,10 +82,7 @@ fn one_seed(
     };
     let mut averaged = Averaged::new(&mut ppo, stage.average.as_ref(), steps)?;
     let driven = drive(&mut Warned::new(title, bar, &mut averaged, context), job, context);
-    driven.map_err(|error| match failures.iter().find_map(Failures::take) {
-        Some(failure) => failure.context(format!("{error:#}")),
-        None => error,
-    })?;
+    held.explained(driven)?;
     save_average(folder, &start, averaged.finish()?.as_ref())?;
     let policy = ppo.into_policy().valid();
     save_policy(folder, &start, &policy, stage.lora.is_some())?;
@@ -99,8 +96,8 @@ struct Start {
     inputs: Vec<PathBuf>,
     /// The policy's folder.
     start: PathBuf,
-    /// Of the models it is held to.
-    failures: Vec<Failures>,
+    /// The models it is held to.
+    held: Held,
 }
 
 fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<Start> {
@@ -119,17 +116,13 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
         None => base.clone(),
         Some(lora) => base.clone().with_adapters(lora, &Draws::new(seed)),
     };
-    let mut failures = Vec::new();
+    let mut held = Held::default();
     let mut held_to = |reference: &str| -> Result<Box<dyn Reference>> {
-        let path = context.model_to_read(reference)?;
-        same_tokens(&encoder, &tokenizer_folder(&path)?)?;
         // Weights that adapters leave alone need not be in memory twice.
-        if stage.lora.is_some() && path == start {
+        if stage.lora.is_some() && context.model_to_read(reference)? == start {
             return Ok(Box::new(Frozen::new(&base)));
         }
-        let (model, failure) = context.open(&path)?.into_parts();
-        failures.push(failure);
-        Ok(Box::new(model))
+        Ok(Box::new(held.open(reference, &encoder, context)?))
     };
     let reference: Anchor<Transformer> = match stage.following {
         None => held_to(&stage.reference)?.into(),
@@ -160,7 +153,10 @@ fn start(title: &str, stage: &PpoStage, seed: u64, context: &Context) -> Result<
     let mut inputs = vec![start.clone(), prompts.path];
     // A server has nothing to hash.
     inputs.extend(context.model(&stage.reward).ok());
-    Ok(Start { parts, encoder, inputs, start, failures })
+    for reference in [&stage.reference].into_iter().chain(stage.anchors.values()) {
+        inputs.extend(context.read_inputs(reference)?);
+    }
+    Ok(Start { parts, encoder, inputs, start, held })
 }
 
 /// The critic starts from the reward model's backbone with a head of its own, unless the recipe names another start.

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use align_core::number::NonNegative;
-use align_core::{Draws, Frozen};
+use align_core::{CausalLm, Draws, Frozen};
 use align_data::encode::Encoder;
-use align_models::Transformer;
 use align_nash::game::stability_threshold;
 use align_nash::self_play::{InpoStep, Measure, Method, SelfPlayConfig};
 use align_nash::{LmGame, SelfPlay, SelfPlayParts};
@@ -17,10 +16,10 @@ use serde_json::{Value, json};
 use super::averaged::Averaged;
 use super::warned::Warned;
 use super::{adapters, save_average, save_policy};
-use crate::context::{Context, Start, transformer};
+use crate::context::{Context, Start};
 use crate::data::{self, Prompts};
 use crate::drive::{Job, RecipeText, drive};
-use crate::judge::same_tokens;
+use crate::held::Held;
 use crate::oracle::{oracle, without_noise};
 use crate::progress::working;
 use crate::recipe::preference::{ExactGap, SelfPlayStage};
@@ -46,13 +45,10 @@ pub(super) fn run(
 ) -> Result<Value> {
     let Start { folder: start, model: base, encoder } = context.start(&stage.policy, &stage.encode)?;
     let (prompts, held_out) = data::split_prompts(&stage.prompts, &encoder, context)?;
-    let reference = match &stage.reference {
-        None => base.clone().valid(),
-        Some(reference) => {
-            let folder = context.model(reference)?;
-            same_tokens(&encoder, &folder)?;
-            transformer(&folder, &context.device)?
-        }
+    let mut held = Held::default();
+    let reference: Box<dyn CausalLm> = match &stage.reference {
+        None => Box::new(Frozen::new(&base)),
+        Some(reference) => held.open(reference, &encoder, context)?,
     };
     let policy = match &stage.lora {
         None => base,
@@ -69,7 +65,7 @@ pub(super) fn run(
     let known = prompts.and(&held_out);
     let game = stage
         .exact_gap
-        .map(|of| game(stage, &of, &config, &reference, &encoder, &prompts, context))
+        .map(|of| game(stage, &of, &config, &*reference, &encoder, &prompts, context))
         .transpose()?;
     if let Some(game) = &game {
         say_stability(name, game, &config)?;
@@ -81,7 +77,7 @@ pub(super) fn run(
     });
     let parts = SelfPlayParts {
         policy,
-        reference: Box::new(Frozen::new(&reference)),
+        reference: Box::new(reference),
         oracle: oracle(stage, folder, &encoder, &known, context)?,
         prompts: prompts.ids,
         held_out: held_out.ids,
@@ -98,7 +94,9 @@ pub(super) fn run(
     let progress = Progress::new(name, &shown);
     let bar = progress.bar().clone();
     let mut inputs = vec![start.clone(), prompts.path];
-    inputs.extend(stage.reference.as_deref().map(|reference| context.model(reference)).transpose()?);
+    if let Some(reference) = &stage.reference {
+        inputs.extend(context.read_inputs(reference)?);
+    }
     let job = Job {
         folder,
         title: name.to_owned(),
@@ -112,7 +110,7 @@ pub(super) fn run(
         progress,
     };
     let mut averaged = Averaged::new(&mut training, stage.average.as_ref(), steps)?;
-    drive(&mut Warned::new(name, bar, &mut averaged, context), job, context)?;
+    held.explained(drive(&mut Warned::new(name, bar, &mut averaged, context), job, context))?;
     save_average(folder, &start, averaged.finish()?.as_ref())?;
     let policy = training.into_policy().valid();
     save_policy(folder, &start, &policy, stage.lora.is_some())?;
@@ -141,7 +139,7 @@ fn game(
     stage: &SelfPlayStage,
     of: &ExactGap,
     config: &SelfPlayConfig,
-    reference: &Transformer,
+    reference: &dyn CausalLm,
     encoder: &Encoder,
     prompts: &Prompts,
     context: &Context,

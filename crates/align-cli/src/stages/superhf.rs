@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use super::averaged::Averaged;
 use super::warned::Warned;
 use super::{adapters, save_average, save_policy};
-use crate::context::{Context, Start, transformer};
+use crate::context::{Context, Start};
 use crate::data;
 use crate::drive::{Job, RecipeText, drive};
-use crate::judge::{Judge, judge, same_tokens};
+use crate::held::Held;
+use crate::judge::{Judge, judge};
 use crate::recipe::superhf::SuperHfStage;
 
 pub(super) fn run(
@@ -33,6 +34,7 @@ pub(super) fn run(
     if config.stop_token_ids.is_empty() {
         config.stop_token_ids = encoder.stop_ids().to_vec();
     }
+    let mut held = Held::default();
     let prior: Box<dyn Reference> = match (config.prior, &stage.prior) {
         (PriorRole::None, None) => Box::new(NoPrior),
         (PriorRole::None, Some(prior)) => {
@@ -44,11 +46,7 @@ pub(super) fn run(
             )
         }
         (PriorRole::Start, None) => Box::new(Frozen::new(&base)),
-        (_, Some(prior)) => {
-            let folder = context.model(prior)?;
-            same_tokens(&encoder, &folder)?;
-            Box::new(Frozen::new(&transformer(&folder, &context.device)?))
-        }
+        (_, Some(prior)) => Box::new(held.open(prior, &encoder, context)?),
     };
     let policy = match &stage.lora {
         None => base,
@@ -81,7 +79,9 @@ pub(super) fn run(
     let mut inputs = vec![start.clone(), prompts.path];
     // A server has nothing to hash.
     inputs.extend(context.model(&stage.reward).ok());
-    inputs.extend(stage.prior.as_deref().map(|prior| context.model(prior)).transpose()?);
+    if let Some(prior) = &stage.prior {
+        inputs.extend(context.read_inputs(prior)?);
+    }
     let job = Job {
         folder,
         title: name.to_owned(),
@@ -95,7 +95,7 @@ pub(super) fn run(
         progress,
     };
     let mut averaged = Averaged::new(&mut training, stage.average.as_ref(), plan.groups)?;
-    drive(&mut Warned::new(name, bar, &mut averaged, context), job, context)?;
+    held.explained(drive(&mut Warned::new(name, bar, &mut averaged, context), job, context))?;
     save_average(folder, &start, averaged.finish()?.as_ref())?;
     let policy = training.into_policy().valid();
     save_policy(folder, &start, &policy, stage.lora.is_some())?;

@@ -81,6 +81,84 @@ fn a_stage_writes_a_file_that_other_stages_read() {
     works(&["fuse", "generate", fused.to_str().unwrap(), "--prompt", "please", "--max-new-tokens", "2"]);
 }
 
+/// The numbers of a stage's metrics, step by step.
+fn metrics(out: &std::path::Path, stage: &str, metric: &str) -> Vec<f64> {
+    let lines = fs::read_to_string(out.join(stage).join("metrics.jsonl")).unwrap();
+    let of_line = |line: &str| serde_json::from_str::<Value>(line).unwrap()[metric].as_f64();
+    lines.lines().filter_map(of_line).collect()
+}
+
+#[test]
+fn a_policy_is_held_to_a_fusion_as_to_a_model() {
+    let kinds = [
+        (
+            "dpo",
+            "model",
+            "reference",
+            "rewards/margins",
+            "data = { path = \"$world/preferences.jsonl\", max_rows = 16 }\n\
+          training = { max_steps = 3, minibatch = 8, microbatch = 8 }\noptimizer = { learning_rate = 3e-3 }\n",
+        ),
+        (
+            "online",
+            "policy",
+            "reference",
+            "objective/kl",
+            "oracle = { kind = \"reward\", model = \"$reward\" }\n\
+          prompts = { path = \"$world/prompts.jsonl\", max_rows = 16 }\n[stage.self_play]\nmethod = { kind = \"dpo\" }\n\
+          iterations = 1\nprompts_per_iteration = 16\nminibatch = 8\nmicrobatch = 8\nresponse_length = 4\n",
+        ),
+        (
+            "nash",
+            "policy",
+            "reference",
+            "objective/kl",
+            "oracle = { kind = \"reward\", model = \"$reward\" }\n\
+          prompts = { path = \"$world/prompts.jsonl\", max_rows = 16 }\n[stage.self_play]\n\
+          method = { kind = \"inpo\", eta = 0.5, tau = 0.1 }\n\
+          iterations = 1\nprompts_per_iteration = 16\nminibatch = 8\nmicrobatch = 8\nresponse_length = 4\n",
+        ),
+        (
+            "superhf",
+            "policy",
+            "prior",
+            "objective/kl",
+            "reward = \"$reward\"\nprompts = { path = \"$world/prompts.jsonl\" }\n\
+          [stage.superhf]\nprior = \"other\"\nkl_coef = 0.1\nsuperbatch_size = 4\nprompt_accumulation_steps = 2\n\
+          total_episodes = 8\nminibatch = 2\ntop_p = 1.0\nresponse_length = 4\nlearning_rate = 3e-3\n",
+        ),
+    ];
+    let files = folder();
+    // A fusion whose experts have no weight is its base.
+    let mut rest = "[[stage]]\nname = \"idle\"\nkind = \"fusion\"\nbase = \"$large\"\nanchor = \"$small\"\n\
+                    weighing = { kind = \"static\", weights = [0.0] }\nexperts = { first = \"$first\" }\n"
+        .to_owned();
+    for (kind, start, held, _, more) in kinds {
+        for (name, reference) in [("large", "$large"), ("idle", "@idle"), ("fused", "@fused")] {
+            rest += &format!(
+                "[[stage]]\nname = \"{kind}-{name}\"\nkind = \"{kind}\"\n{start} = \"$first\"\n{held} = \"{reference}\"\n{more}"
+            );
+        }
+    }
+    works(&["run", &recipe(&files, &rest)]);
+    let out = files.path().join("out");
+    for (kind, _, _, metric, _) in kinds {
+        let [large, idle, fused] =
+            ["large", "idle", "fused"].map(|name| metrics(&out, &format!("{kind}-{name}"), metric));
+        assert!(!large.is_empty(), "{kind} has no {metric}");
+        let apart = |other: &[f64]| large.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(apart(&idle) < 1e-4, "{kind}: {large:?} and {idle:?}");
+        assert!(apart(&fused) > 1e-3, "{kind}: {large:?} and {fused:?}");
+    }
+    // What the fusion is made of belongs to what a resumed run must find unchanged.
+    let record: Value =
+        serde_json::from_str(&fs::read_to_string(out.join("dpo-fused/run.json")).unwrap()).unwrap();
+    let inputs: Vec<&String> = record["inputs"].as_object().unwrap().keys().collect();
+    for part in ["fused/fusion.toml", "base/model", "tuned/adapter"] {
+        assert!(inputs.iter().any(|input| input.ends_with(part)), "{part} is not in {inputs:?}");
+    }
+}
+
 #[test]
 fn what_is_trained_averaged_or_judged_by_is_no_fusion() {
     for (stage, parts) in [
