@@ -5,10 +5,11 @@
 #![cfg(feature = "wgpu")]
 
 use align_core::{CausalLm, Completions, Demonstrations, Draws, Frozen};
+use align_fusion::{Expert, Fusion, Weighing};
 use align_kernels::{
     AdamWState, AdamWStep, Approximation, AttentionOptions, HeadOptions, KeyValueCache, RotaryTable,
-    WeightLayout, adamw, add, attention, cache_attention, geglu, gelu, is_fused, layer_norm, linear,
-    rms_norm, rope, square_sums, swiglu, token_log_probs,
+    WeightLayout, adamw, add, attention, axpby, cache_attention, geglu, gelu, is_fused, layer_norm, linear,
+    rms_norm, rope, square_sums, swiglu, tanh, token_log_probs,
 };
 use align_models::{GenerateOptions, Prompt, SamplingConfig, Transformer, TransformerConfig, generate};
 use align_train::{Learner, NextToken, OptimizerConfig};
@@ -89,6 +90,7 @@ fn ids<const D: usize>(values: &[i32], shape: [usize; D], device: &Device) -> Te
 fn elementwise_operations_agree() {
     let n = 3 * 33;
     agree("add", &[n, n], &|x, _| add(x[0].clone(), x[1].clone()));
+    agree("tanh", &[n], &|x, _| tanh(x[0].clone() * 4.0));
     agree("swiglu", &[n, n], &|x, _| swiglu(x[0].clone() * 4.0, x[1].clone()));
     agree("geglu", &[n, n], &|x, _| geglu(x[0].clone() * 4.0, x[1].clone()));
     for approximation in [Approximation::Exact, Approximation::Tanh] {
@@ -184,8 +186,9 @@ fn the_optimizer_s_pass_agrees() {
         let state = AdamWState { parameter: tensor(1), first: tensor(2), second: tensor(3).abs() };
         let gradient = tensor(4);
         let sums = square_sums(&[&gradient]).iter().map(|sum| *sum as f32).collect::<Vec<_>>();
+        let mixed = axpby(0.3, tensor(5), -2.0, &gradient);
         let found = adamw(state, gradient, &step);
-        [host(found.parameter), host(found.first), host(found.second), sums].concat()
+        [host(found.parameter), host(found.first), host(found.second), host(mixed), sums].concat()
     };
     assert_near("adamw", &update(&wgpu()), &update(&Device::flex()), VALUE);
 }
@@ -215,6 +218,20 @@ impl ModuleVisitor for Collect<'_> {
     }
 }
 
+/// What a model says to two prompts when it always takes the likeliest token.
+fn greedy(model: &dyn CausalLm) -> Vec<Vec<u32>> {
+    let sampling = SamplingConfig {
+        temperature: 0.0.try_into().expect("zero is allowed"),
+        max_new_tokens: 16,
+        never_stop: true,
+        ..SamplingConfig::default()
+    };
+    let prompts = Prompt::numbered(vec![vec![1, 2, 3], vec![4, 5, 6, 7, 8]]);
+    let options = GenerateOptions::new(&sampling, Draws::new(1));
+    let rows = generate(model, &prompts, &options).expect("a generation").rows;
+    rows.into_iter().map(|row| row.response).collect()
+}
+
 #[test]
 fn a_model_and_its_gradients_agree_and_greedy_decoding_is_identical() {
     let both = [Device::flex(), wgpu()].map(|device| {
@@ -226,17 +243,7 @@ fn a_model_and_its_gradients_agree_and_greedy_decoding_is_identical() {
         let gradients = GradientsParams::from_grads(loss.backward(), &trained);
         let mut collect = Collect { gradients: &gradients, found: Vec::new() };
         trained.visit(&mut collect);
-        let sampling = SamplingConfig {
-            temperature: 0.0.try_into().expect("zero is allowed"),
-            max_new_tokens: 16,
-            never_stop: true,
-            ..SamplingConfig::default()
-        };
-        let prompts = Prompt::numbered(vec![vec![1, 2, 3], vec![4, 5, 6, 7, 8]]);
-        let options = GenerateOptions::new(&sampling, Draws::new(1));
-        let generation = generate(&Frozen::new(&model), &prompts, &options).expect("a generation");
-        let tokens: Vec<Vec<u32>> = generation.rows.iter().map(|row| row.response.clone()).collect();
-        (scored, collect.found, tokens)
+        (scored, collect.found, greedy(&Frozen::new(&model)))
     });
     let [(expected, slopes, tokens), (found, found_slopes, found_tokens)] = both;
     assert_near("log-probabilities", &found, &expected, VALUE);
@@ -245,6 +252,34 @@ fn a_model_and_its_gradients_agree_and_greedy_decoding_is_identical() {
         assert_near("a parameter's gradient", found, expected, GRADIENT);
     }
     assert_eq!(found_tokens, tokens, "greedy tokens");
+}
+
+/// The base on one device, the small models on another, as when a card holds no more than the large one.
+#[test]
+fn a_fusion_over_two_devices_agrees_and_decodes_the_same_tokens() {
+    let (flex, wgpu) = (Device::flex(), wgpu());
+    let small = |seed, device: &Device| {
+        let mut config =
+            TransformerConfig { intermediate_size: 24, ..TransformerConfig::llama(61, 16, 1, 2) };
+        config.initializer_range = 0.3;
+        Transformer::init(&config, &Draws::new(seed), device)
+    };
+    let both = [[&flex, &flex], [&wgpu, &flex], [&flex, &wgpu]].map(|[large, other]| {
+        let experts = (7..9)
+            .map(|seed| Expert::new(format!("{seed}"), Box::new(small(seed, other)) as Box<dyn CausalLm>));
+        let (base, anchor) = (Box::new(model(large)), Box::new(small(6, other)));
+        let fusion = Fusion::new(base, anchor, experts.collect(), Weighing::default()).expect("they fit");
+        let scored = host(fusion.token_log_probs(&completions(large), 1.0).log_probs);
+        let tokens = greedy(&fusion);
+        assert!(fusion.take_failure().is_none());
+        (scored, tokens)
+    });
+    let (expected, tokens) = &both[0];
+    for (found, found_tokens) in &both[1..] {
+        // A weight is searched to 1e-6, and scores move with it.
+        assert_near("log-probabilities", found, expected, 1e-5);
+        assert_eq!(found_tokens, tokens, "greedy tokens");
+    }
 }
 
 #[test]

@@ -151,6 +151,9 @@ impl DoubleLoopConfig {
 /// x ← P_X(x − α D/σ)      or      x ← P_X(x − α D).
 /// ```
 /// An outer step with T inner ones makes 3T + 3 calls, or 4T + 4 with a central difference. y and z are never reset.
+/// A lower level along which z walks away at one pace is refused as
+/// [`UnboundedLowerLevel`](BilevelError::UnboundedLowerLevel), after 512 steps at the soonest.
+///
 /// While it steps it holds four points of the size of y and two of the size of x, and the gradient at hand.
 ///
 /// Saved at any step and read again, it goes on to the last bit.

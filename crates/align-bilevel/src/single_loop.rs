@@ -130,6 +130,8 @@ struct Before<X, Y> {
 /// where the last two estimates are at the new w. A step makes 12 calls; 6 in the first, and wherever η = 1, which
 /// is plain stochastic gradient descent. It remembers nine points of the size of y and four of the size of x.
 ///
+/// A lower level along which z walks away at one pace is refused, as in the [`DoubleLoop`](crate::DoubleLoop).
+///
 /// Saved at any step and read again, it goes on to the last bit. The gain over plain gradients is in the variance of the
 /// estimates; where x moves slowly it averages much of the noise anyway.
 ///
