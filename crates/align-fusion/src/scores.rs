@@ -128,9 +128,22 @@ pub(crate) fn places(tokens: &TokenBatch) -> Vec<Place> {
 }
 
 /// The batch where a member lives, without its record.
+///
+/// Tokens cross devices as numbers: each backend has types of its own for integers and booleans, and Burn 0.22 moves a
+/// tensor with the type it had.
 pub(crate) fn on(tokens: &TokenBatch, device: &Device) -> TokenBatch {
     let device = device.clone().without_autodiff();
-    TokenBatch { ids: tokens.ids.clone().to_device(&device), mask: tokens.mask.clone().to_device(&device) }
+    if tokens.ids.device().without_autodiff() == device {
+        let (ids, mask) = (tokens.ids.clone().to_device(&device), tokens.mask.clone().to_device(&device));
+        return TokenBatch { ids, mask };
+    }
+    let shape = tokens.ids.dims();
+    let ids: Vec<i64> = tokens.ids.to_data().iter::<i64>().collect();
+    let mask: Vec<bool> = tokens.mask.to_data().iter::<bool>().collect();
+    TokenBatch {
+        ids: Tensor::from_data(TensorData::new(ids, shape), &device),
+        mask: Tensor::from_data(TensorData::new(mask, shape), &device),
+    }
 }
 
 /// [`on`] for both parts.
