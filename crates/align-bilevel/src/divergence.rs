@@ -60,6 +60,9 @@ impl Drift {
     /// No minimum is in reach if over three spans the residual stayed within a hundredth of itself while the norm grew by a third in
     /// each, and tenfold in all. Under noise residuals vary by more, and nothing is said.
     pub(crate) fn after(mut self, residual: f64, norm: impl FnOnce() -> f64) -> Result<Self, BilevelError> {
+        if !residual.is_finite() {
+            return Ok(self); // and would not come back from a file
+        }
         let (least, most) = self.pace.unwrap_or((residual, residual));
         let (least, most) = (least.min(residual), most.max(residual));
         self.pace = Some((least, most));
