@@ -216,11 +216,7 @@ fn report<M: Module + Sync, T: Margins<M>, V: Margins<M>>(
 
 /// What 40 steps add to the peak of memory, in a process that has done nothing else. Printed on Linux alone.
 fn memory(count: usize) {
-    let peak = || -> Option<f64> {
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
-    };
+    let peak = || align_testkit::memory("VmHWM");
     let rows = vec![vec![0.1; FEATURES]; 100];
     let pairs = ModulePairs::new(Reward::new(128), Pairs::of(&rows, count), Pairs::of(&rows, 1000));
     let problem = cleaning(pairs, count);

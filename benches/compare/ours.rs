@@ -264,9 +264,5 @@ fn processor_seconds() -> f64 {
 
 /// A line of `/proc/self/status` in MiB; 0 where there is none.
 fn memory(line: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let value = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
-    value
-        .and_then(|value| value.split_whitespace().next()?.parse::<f64>().ok())
-        .map_or(0.0, |kib| kib / 1024.0)
+    align_testkit::memory(line).unwrap_or_default()
 }

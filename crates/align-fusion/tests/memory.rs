@@ -5,14 +5,11 @@
 use align_core::{CausalLm, Draws, TokenBatch};
 use align_fusion::{Expert, Fusion, Weighing};
 use align_models::{LoraConfig, Transformer, TransformerConfig};
-use align_testkit::device;
+use align_testkit::{device, memory};
 
 /// Memory of this process in MiB.
 fn resident() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("linux");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line for it");
-    let kilobytes: f64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number");
-    kilobytes / 1024.0
+    memory("VmRSS").expect("linux")
 }
 
 /// Alone in its file: what other tests allocate would be counted too.

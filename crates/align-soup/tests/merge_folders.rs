@@ -7,12 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use align_soup::merge::{
-    BaseRule, FolderMergeError, FolderMergeWarning, MergeConfig, MergeOptions, MergeParameters, MergeReport,
-    Method, ModelPath, Parameter, merge_folders, merge_modules,
+    FolderMergeError, FolderMergeWarning, MergeConfig, MergeOptions, MergeReport, ModelPath, merge_folders,
 };
 use align_soup::{SoupError, checkpoint_id};
-use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
 use common::{Raw, Tensors, message, names, raw, read_json, values, write_json};
 use half::bf16;
 use safetensors::Dtype;
@@ -214,74 +211,6 @@ fn shards_and_their_sizes_change_nothing() {
         let index = read_json(&sharded.join("model.safetensors.index.json"));
         assert_eq!(index["weight_map"].as_object().unwrap().len(), a.len());
         assert_eq!(checkpoint_id(&whole).unwrap(), checkpoint_id(&sharded).unwrap());
-    }
-}
-
-/// Large enough for several chunks, and small.
-#[derive(Module, Debug)]
-struct Two {
-    large: Param<Tensor<2>>,
-    small: Param<Tensor<1>>,
-}
-
-#[test]
-fn what_is_read_chunk_by_chunk_merges_as_what_is_in_memory() {
-    let root = tempfile::tempdir().unwrap();
-    let shapes = [("large", vec![250, 601]), ("small", vec![7])];
-    let modules: Vec<Two> = (0..4)
-        .map(|seed| {
-            let tensors: Vec<Vec<f64>> =
-                shapes.iter().map(|(name, shape)| uniform(seed, name, shape.iter().product())).collect();
-            let named = shapes.iter().zip(&tensors);
-            let raws = named.map(|((name, shape), values)| (*name, raw(values, shape, Dtype::F32)));
-            let raws: Vec<(&str, Raw)> = raws.collect();
-            common::checkpoint(root.path(), &format!("m{seed}"), &common::tensors(&raws));
-            Two {
-                large: common::typed(&tensors[0], [250, 601], DType::F32),
-                small: common::typed(&tensors[1], [7], DType::F32),
-            }
-        })
-        .collect();
-
-    let plain = [
-        (Parameter::Weight, 0.5),
-        (Parameter::T, 0.3),
-        (Parameter::Density, 0.5),
-        (Parameter::SelectTopK, 0.5),
-    ];
-    let flags = [None, Some(Parameter::RowWise), Some(Parameter::Flatten), Some(Parameter::FilterWise)];
-    let taken = |method: Method, flag: Option<Parameter>| flag.is_none_or(|flag| method.rule(flag).is_some());
-    for method in Method::ALL {
-        for flag in flags.into_iter().filter(|&flag| taken(method, flag)) {
-            let count = 3.min(*method.models().end());
-            let mut parameters = MergeParameters::new(method, count);
-            let mut yaml = String::new();
-            for (parameter, value) in
-                plain.into_iter().filter(|(parameter, _)| taken(method, Some(*parameter)))
-            {
-                parameters.set(parameter, value).unwrap();
-                yaml += &format!("{}: {value}, ", parameter.name());
-            }
-            if let Some(flag) = flag {
-                parameters.set(flag, true).unwrap();
-                yaml += &format!("{}: true", flag.name());
-            }
-            let based = method.base() == BaseRule::Required;
-            let models: Vec<String> = (1..=count).map(|model| format!("{{ model: m{model} }}")).collect();
-            let base = if based { "base_model: m0\n" } else { "" };
-            let text = format!(
-                "models: [{}]\nmerge_method: {method}\n{base}parameters: {{ {yaml} }}\n",
-                models.join(", ")
-            );
-            let out = format!("{method}-{flag:?}");
-            merge(root.path(), &text, &out).unwrap_or_else(|error| panic!("{out}: {}", message(&error)));
-            let found = common::read(&root.path().join(&out));
-            let base = based.then_some(&modules[0]);
-            let expected = merge_modules(base, &modules[1..=count], &parameters, 0).unwrap().module;
-            let found: Vec<u64> =
-                ["large", "small"].iter().flat_map(|name| values(&found[*name])).map(f64::to_bits).collect();
-            assert!(found == common::bits(&expected), "{out}");
-        }
     }
 }
 

@@ -7,15 +7,13 @@ mod common;
 use std::path::PathBuf;
 
 use align_soup::merge::{MergeConfig, MergeOptions, ModelPath, merge_folders};
+use align_testkit::memory;
 use common::raw;
 use safetensors::Dtype;
 
 /// What this process had in memory at most, in MiB.
 fn peak() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("linux");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a line for it");
-    let kilobytes: f64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number");
-    kilobytes / 1024.0
+    memory("VmHWM").expect("linux")
 }
 
 /// Alone in its file: what other tests allocate would be counted too.

@@ -10,6 +10,7 @@
 //! | proptest strategies | [`strategies`] |
 //! | sampling statistics | [`statistics`] |
 //! | the task on which the claims of SALSA and SuperHF are checked | [`salsa_task`] |
+//! | memory of the process | [`memory`] |
 //! | reference tensors and shared data | [`fixtures`], [`shared`] |
 
 mod assert;
@@ -19,6 +20,7 @@ mod device;
 mod enumeration;
 pub mod fixtures;
 pub mod gradcheck;
+mod memory;
 pub mod salsa_task;
 pub mod statistics;
 pub mod strategies;
@@ -30,4 +32,5 @@ pub use critic::BigramCritic;
 pub use device::{device, train_device};
 pub use enumeration::Enumeration;
 pub use fixtures::{shared, shared_file};
+pub use memory::memory;
 pub use tensors::{all_true, double, gradient, mask, plain, tracked, tracked_double};
