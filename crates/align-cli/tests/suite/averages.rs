@@ -117,16 +117,8 @@ fn a_killed_training_goes_on_with_the_same_average() {
     }
 }
 
-#[test]
-fn every_loop_keeps_an_average() {
-    for kind in ["reward", "dpo"] {
-        let tuning = tuning(kind);
-        let out = tuning.works("out", &[LAWA]);
-        assert_ne!(bits(&out.join("average")), bits(&out.join("model")), "{kind}");
-        let summary = summary(&out);
-        let measured = ["average", "average_held_out_loss"].iter().any(|key| !summary[*key].is_null());
-        assert!(measured, "{kind}: {summary}");
-    }
+/// A few steps of the loops that sample, each with a moving average, and where in their folder they write.
+fn sampling_loops() -> [(&'static str, String, &'static str); 3] {
     let (policy, world) = (at("sft-a/model"), at("world"));
     let common = format!(
         "output_dir = \"unset\"\npolicy = \"{policy}\"\nprompts = {{ path = \"{world}/prompts.jsonl\" }}\n\
@@ -143,15 +135,44 @@ fn every_loop_keeps_an_average() {
          minibatch = 4\nresponse_length = 6\noptimizer = {{ learning_rate = 1e-3 }}\n",
         at("reward/model")
     );
-    for (kind, body, place) in [
+    [
         ("ppo", format!("{common}{reward}{reference}{ppo}"), "seed-0"),
         ("superhf", format!("{common}{reward}{superhf}"), ""),
         ("online", format!("{common}{online}"), ""),
-    ] {
+    ]
+}
+
+#[test]
+fn every_loop_keeps_an_average() {
+    for kind in ["reward", "dpo"] {
+        let tuning = tuning(kind);
+        let out = tuning.works("out", &[LAWA]);
+        assert_ne!(bits(&out.join("average")), bits(&out.join("model")), "{kind}");
+        let summary = summary(&out);
+        let measured = ["average", "average_held_out_loss"].iter().any(|key| !summary[*key].is_null());
+        assert!(measured, "{kind}: {summary}");
+    }
+    for (kind, body, place) in sampling_loops() {
         let single = Single::new(kind, &body);
         let out = single.works("out", &[]).join(place);
         assert_ne!(bits(&out.join("average")), bits(&out.join("model")), "{kind}");
         assert!(out.join("average/tokenizer.json").exists(), "{kind}: a whole folder");
+    }
+}
+
+#[test]
+fn a_killed_loop_that_samples_goes_on_with_the_same_average() {
+    // PPO's is with its other kills.
+    for (kind, body, _) in sampling_loops().into_iter().filter(|(kind, ..)| *kind != "ppo") {
+        let single = Single::new(kind, &body);
+        let longer: &[&str] = match kind {
+            "superhf" => &["checkpoint_every=4", "superhf.total_episodes=240"],
+            _ => &["checkpoint_every=4", "self_play.iterations=20"],
+        };
+        single.resumes_bit_for_bit(longer);
+        let [broken, straight] = ["broken", "straight"].map(|name| hashes(&single.out(name).join("average")));
+        assert!(broken.contains_key("model.safetensors"), "{kind}: {broken:?}");
+        assert_eq!(broken, straight, "{kind}");
     }
 }
 

@@ -62,8 +62,8 @@ pub(crate) fn lines(path: &Path) -> usize {
     fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 
-/// Weights, optimiser and whatever else the last checkpoint and the model hold.
-fn results(folder: &Path) -> [std::collections::BTreeMap<String, String>; 2] {
+/// Weights, optimiser and whatever else the last checkpoint, the model and the average, if there is one, hold.
+fn results(folder: &Path) -> [std::collections::BTreeMap<String, String>; 3] {
     let mut last = hashes(&folder.join("checkpoints/checkpoint-10"));
     // It names the output folder.
     for name in ["trainer_state.json", "manifest.json"] {
@@ -71,7 +71,9 @@ fn results(folder: &Path) -> [std::collections::BTreeMap<String, String>; 2] {
     }
     let state = ["optimizer.safetensors", "policy/optimizer.safetensors"];
     assert!(state.iter().any(|name| last.contains_key(*name)), "{last:?}");
-    [last, hashes(&folder.join("model"))]
+    let average = folder.join("average");
+    let average = if average.exists() { hashes(&average) } else { Default::default() };
+    [last, hashes(&folder.join("model")), average]
 }
 
 fn killed_and_resumed_gives_the_same_bytes(kind: &str, extra: &str) {
@@ -88,7 +90,9 @@ fn killed_and_resumed_gives_the_same_bytes(kind: &str, extra: &str) {
 
     let resumed = works(&[kind, &broken, "--resume"]);
     resumed.says(&["going on after step 5 of 10"]);
-    assert_eq!(results(&run), results(&training(&files, kind, "straight")));
+    let found = results(&run);
+    assert_eq!(found[2].is_empty(), !extra.contains("average"), "{:?}", found[2]);
+    assert_eq!(found, results(&training(&files, kind, "straight")));
     assert_eq!(lines(&run.join("metrics.jsonl")), 10, "each step stands in the log once");
 }
 
@@ -121,6 +125,11 @@ fn a_reward_model_of_adapters_on_a_stream_resumes_bit_for_bit_after_a_kill() {
 #[test]
 fn ppo_resumes_bit_for_bit_after_a_kill() {
     killed_and_resumed_gives_the_same_bytes("ppo", "");
+}
+
+#[test]
+fn ppo_resumes_bit_for_bit_with_its_average() {
+    killed_and_resumed_gives_the_same_bytes("ppo", "average = { kind = \"ema\", decay = 0.5 }\n");
 }
 
 /// Sends Ctrl-C.
